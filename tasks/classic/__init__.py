@@ -1,0 +1,1 @@
+"""Classic control: cart-poles, a ball on a table, a quadcopter."""

@@ -1,0 +1,165 @@
+"""N worlds of a task as a vectorised environment: step, time limit, auto-reset.
+
+It does not know rewards: a step returns the signals of the state it reached, before any reset, and whoever
+trains computes the reward from them. `terminated` (a failure, the value of what follows is zero) and `truncated`
+(the time limit, what follows is merely not played) are never both true.
+
+Axes: N worlds, O observation, A action. Gymnasium's terms are used as Gymnasium defines them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tasks.errors import UserError, did_you_mean
+from tasks.signals import Signals
+from tasks.sim import Simulation
+from tasks.task import Task, check_task
+
+BACKENDS = ("native",)
+
+
+@dataclass
+class EnvStep:
+    """What one step of N worlds gave."""
+
+    observation: Tensor
+    """(N, O), after the auto-reset: of the new episode where the old one ended."""
+    signals: Signals
+    """The state this step reached, before any reset."""
+    terminated: Tensor
+    """(N,) bool: the episode ended by a failure or a diverged simulation."""
+    truncated: Tensor
+    """(N,) bool: the episode reached its time limit."""
+    reasons: dict[str, Tensor]
+    """Failure reason -> (N,) bool; "diverged" is always there. Several may hold for one world."""
+    done: Tensor
+    """(N,) bool: terminated or truncated."""
+
+
+class TaskEnv:
+    """A task on a simulation. Make one with `make_env`."""
+
+    def __init__(self, task: Task, sim: Simulation, seed: int) -> None:
+        self.task = task
+        self.sim = sim
+        self.num_envs = sim.num_envs
+        self.device = sim.device
+        self.num_actions = int(sim.model.nu)
+        self.max_episode_steps = max(1, math.floor(task.episode_length_s / task.control_dt_s + 1e-6))
+        self.episode_step = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        self._rng = torch.Generator(device=self.device).manual_seed(seed)
+        for name in ("actions", "previous_actions"):
+            sim.memory[name] = torch.zeros(self.num_envs, self.num_actions, device=self.device)
+        task.setup(sim)
+        self._observation = self.reset()
+        self.num_observations = int(self._observation.shape[1])
+
+    def reset(self) -> Tensor:
+        """Start a new episode in every world. Returns the observation (N, O)."""
+        self._reset_worlds(torch.arange(self.num_envs, device=self.device))
+        signals = self.task.signals(self.sim)
+        self.task.signal_table.validate(signals, self.num_envs)
+        self._observation = self.task.observe(signals)
+        if self._observation.ndim != 2 or self._observation.shape[0] != self.num_envs:
+            raise UserError(
+                f"task '{self.task.name}': observe() gave shape {tuple(self._observation.shape)}, expected ({self.num_envs}, O)."
+            )
+        return self._observation
+
+    def observe(self) -> Tensor:
+        """The present observation (N, O)."""
+        return self._observation
+
+    def step(self, actions: Tensor) -> EnvStep:
+        """Play one control step.
+
+        Args:
+            actions: (N, A); clipped to [-1, 1].
+        """
+        memory = self.sim.memory
+        memory["previous_actions"] = memory["actions"]
+        memory["actions"] = actions.detach().to(torch.float32).clamp(-1.0, 1.0)
+        self.task.act(self.sim, memory["actions"])
+        self.sim.step()
+        self.episode_step += 1
+
+        signals = self.task.signals(self.sim)
+        reasons = dict(self.task.terminate(signals))
+        reasons["diverged"] = self.sim.diverged
+        terminated = torch.stack(tuple(reasons.values())).any(dim=0)
+        truncated = (self.episode_step >= self.max_episode_steps) & ~terminated
+        done = terminated | truncated
+
+        ended = done.nonzero(as_tuple=True)[0]
+        fresh = signals
+        if ended.numel():
+            self._reset_worlds(ended)
+            fresh = self.task.signals(self.sim)
+        self._observation = self.task.observe(fresh)
+        return EnvStep(self._observation, signals, terminated, truncated, reasons, done)
+
+    def close(self) -> None:
+        """Release the simulation."""
+        self.sim.close()
+
+    def _reset_worlds(self, env_ids: Tensor) -> None:
+        for name in ("actions", "previous_actions"):
+            # Out of place: signals handed out earlier may hold these very tensors.
+            self.sim.memory[name] = self.sim.memory[name].index_fill(0, env_ids, 0.0)
+        self.task.reset(self.sim, env_ids, self._rng)
+        self.episode_step[env_ids] = 0
+
+
+def make_env(
+    task: Task, num_envs: int, *, seed: int = 0, num_threads: int = 0, backend: str = "native", device: str = "cpu"
+) -> TaskEnv:
+    """Build N worlds of a task.
+
+    Args:
+        task: What to simulate.
+        num_envs: N.
+        seed: Of every random draw of resets; equal seeds give equal episodes.
+        num_threads: Physics threads, 0 for all cores.
+        backend: "native" (MuJoCo's C engine).
+        device: Where tensors live; the native backend has "cpu" only.
+
+    Raises:
+        UserError: the task's declaration is wrong, or the backend is unknown or cannot use the device.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}")
+    if device != "cpu":
+        raise UserError(f"the native backend keeps its tensors on the CPU, not on '{device}'; use device 'cpu'.")
+    check_task(task)
+    from tasks.sim_native import NativeSimulation
+
+    model = task.build_model()
+    return TaskEnv(task, NativeSimulation(model, num_envs, task.substeps(model), num_threads), seed)
+
+
+def sample_signals(task: Task, num_envs: int, num_steps: int = 50, seed: int = 0, num_threads: int = 0) -> Signals:
+    """Signals of real states under random actions, one (N, dims) tensor each.
+
+    Every world is stopped at a random step of its rollout, so that the sample holds starts, motion and falls.
+    Actions are uniform in [-1, 1] and held for a random number of steps, which reaches more of the state space than
+    white noise does.
+    """
+    env = make_env(task, num_envs, seed=seed, num_threads=num_threads)
+    rng = torch.Generator().manual_seed(seed + 1)
+    stop = torch.randint(1, num_steps + 1, (num_envs, 1), generator=rng)
+    actions = torch.zeros(num_envs, env.num_actions)
+    sampled = {name: torch.zeros(num_envs, task.signal_table[name].dims) for name in task.signal_table.names}
+    for step in range(1, num_steps + 1):
+        fresh = torch.rand(num_envs, env.num_actions, generator=rng) * 2.0 - 1.0
+        switch = torch.rand(num_envs, 1, generator=rng) < 0.2
+        actions = torch.where(switch, fresh, actions)
+        signals = env.step(actions).signals
+        for name, kept in sampled.items():
+            sampled[name] = torch.where(stop == step, signals[name], kept)
+    env.close()
+    return sampled

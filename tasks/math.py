@@ -1,0 +1,68 @@
+"""Quaternions and frames: tensors in, tensors out.
+
+Quaternions are (..., 4), w first, as in MuJoCo; vectors are (..., 3). Formulas: J. Sola, "Quaternion
+kinematics for the error-state Kalman filter", arXiv:1711.02508, sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def quat_rotate(q: Tensor, v: Tensor) -> Tensor:
+    """Rotate v from the body frame into the world frame. q (..., 4) unit, v (..., 3) -> (..., 3)."""
+    w, xyz = q[..., :1], q[..., 1:]
+    t = 2.0 * torch.linalg.cross(xyz, v)
+    return v + w * t + torch.linalg.cross(xyz, t)
+
+
+def quat_rotate_inverse(q: Tensor, v: Tensor) -> Tensor:
+    """Rotate v from the world frame into the body frame. q (..., 4) unit, v (..., 3) -> (..., 3)."""
+    w, xyz = q[..., :1], q[..., 1:]
+    t = 2.0 * torch.linalg.cross(xyz, v)
+    return v - w * t + torch.linalg.cross(xyz, t)
+
+
+def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Hamilton product a b: first the rotation b, then a. (..., 4), (..., 4) -> (..., 4)."""
+    aw, av = a[..., :1], a[..., 1:]
+    bw, bv = b[..., :1], b[..., 1:]
+    w = aw * bw - (av * bv).sum(dim=-1, keepdim=True)
+    return torch.cat([w, aw * bv + bw * av + torch.linalg.cross(av, bv)], dim=-1)
+
+
+def quat_conjugate(q: Tensor) -> Tensor:
+    """The inverse rotation of a unit quaternion. (..., 4) -> (..., 4)."""
+    return torch.cat([q[..., :1], -q[..., 1:]], dim=-1)
+
+
+def quat_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
+    """Rotation by angle (...,) in radians about a unit axis (..., 3) -> (..., 4)."""
+    half = 0.5 * angle.unsqueeze(-1)
+    return torch.cat([torch.cos(half), torch.sin(half) * axis], dim=-1)
+
+
+def quat_axis(q: Tensor, axis: int) -> Tensor:
+    """World direction of a body axis (0 x, 1 y, 2 z): one column of the rotation matrix. (..., 4) -> (..., 3)."""
+    w, x, y, z = q.unbind(dim=-1)
+    if axis == 0:
+        columns = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
+    elif axis == 1:
+        columns = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
+    elif axis == 2:
+        columns = (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y))
+    else:
+        raise ValueError(f"axis is {axis}; expected 0, 1 or 2.")
+    return torch.stack(columns, dim=-1)
+
+
+def quat_yaw(q: Tensor) -> Tensor:
+    """Heading angle about world z, rad, in (-pi, pi]. (..., 4) -> (...,)."""
+    w, x, y, z = q.unbind(dim=-1)
+    return torch.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
+    """Uniform float32 samples in [low, high) from a seeded generator, on the generator's device."""
+    return torch.rand(shape, generator=rng, device=rng.device) * (high - low) + low

@@ -1,0 +1,67 @@
+"""What a physics backend owes: N worlds of one model behind plain tensors.
+
+Positions, velocities and sensors describe the state AFTER the last `step` or `forward`; nothing is one substep
+stale. Controls are those of the last `set_ctrl`.
+
+Axes: N worlds, nq/nv/nu as in MuJoCo. Tensors are float32 on `device`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import mujoco
+from torch import Tensor
+
+
+class Simulation(Protocol):
+    """N independent worlds of one MuJoCo model."""
+
+    num_envs: int
+    device: str
+    model: mujoco.MjModel
+    physics_dt_s: float
+    """Duration of one substep."""
+    substeps: int
+    """Substeps of one `step`; the control period is `substeps * physics_dt_s`."""
+    memory: dict[str, Tensor]
+    """The task's own per-world tensors (N, d): previous action, command, goal."""
+
+    @property
+    def qpos(self) -> Tensor:
+        """Generalised positions (N, nq). Do not write to it."""
+        ...
+
+    @property
+    def qvel(self) -> Tensor:
+        """Generalised velocities (N, nv). Do not write to it."""
+        ...
+
+    @property
+    def diverged(self) -> Tensor:
+        """Worlds whose last step blew up and which the engine reset without a word, (N,) bool."""
+        ...
+
+    def sensor(self, name: str) -> Tensor:
+        """A named MJCF sensor, (N, dim). The first call makes the backend compute its stage from then on."""
+        ...
+
+    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Put worlds env_ids (n,) into a new state, qpos (n, nq), qvel (n, nv), at time 0 with nothing remembered."""
+        ...
+
+    def set_ctrl(self, ctrl: Tensor) -> None:
+        """Controls (N, nu) in the actuators' own units, for the next `step`."""
+        ...
+
+    def step(self) -> None:
+        """Advance every world by `substeps` substeps."""
+        ...
+
+    def forward(self, env_ids: Tensor | None = None) -> None:
+        """Recompute sensors of worlds env_ids (n,), or of all, for their present state."""
+        ...
+
+    def close(self) -> None:
+        """Release the worlds."""
+        ...

@@ -1,0 +1,86 @@
+"""The source of a task as a reward designer may read it: without fitness, training settings or comments.
+
+What goes: every function, class variable or module constant whose name starts with `fitness` (any case, leading
+underscores ignored), the `training` mapping, and every module constant or function that is then used nowhere.
+What stays is re-printed from the syntax tree, so comments cannot leak what the code no longer says.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+from tasks.task import Task
+
+
+def designer_source(task: Task) -> str:
+    """Source of the task's module for a prompt: the task's class and what it uses.
+
+    Other task classes of the same file are left out. Raises OSError if the source is not available.
+    """
+    cls = type(task)
+    module = inspect.getmodule(cls)
+    if module is None:
+        raise OSError(f"no source for task class {cls.__name__}")
+    tree = ast.parse(inspect.getsource(module))
+    bases = {base.__name__ for base in cls.__mro__}
+    body = [
+        node
+        for node in tree.body
+        if not isinstance(node, ast.ClassDef) or node.name in bases or not _is_task(node, module)
+    ]
+    tree.body = [node for node in body if not _is_hidden(node)]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            node.body = [member for member in node.body if not _is_hidden(member)] or [ast.Pass()]
+    _drop_orphaned_docstrings(tree)
+    _drop_unused(tree, keep=cls.__name__)
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _is_task(node: ast.ClassDef, module: object) -> bool:
+    value = getattr(module, node.name, None)
+    return inspect.isclass(value) and issubclass(value, Task)
+
+
+def _bound_names(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return [node.target.id]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+    return []
+
+
+def _is_hidden(node: ast.stmt) -> bool:
+    names = [name.lower().lstrip("_") for name in _bound_names(node)]
+    return any(name.startswith("fitness") or name == "training" for name in names)
+
+
+def _drop_orphaned_docstrings(tree: ast.Module) -> None:
+    """Strings below a removed assignment would describe what is hidden: keep only real docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef):
+            node.body = [
+                member
+                for place, member in enumerate(node.body)
+                if place == 0 or not (isinstance(member, ast.Expr) and isinstance(member.value, ast.Constant))
+            ]
+
+
+def _drop_unused(tree: ast.Module, keep: str) -> None:
+    """Remove module-level names that nothing left refers to, until nothing changes."""
+    while True:
+        used = {keep}
+        for node in tree.body:
+            own = set(_bound_names(node))
+            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+            used |= names - (own if isinstance(node, ast.FunctionDef) else set())
+        kept = [node for node in tree.body if not (names := _bound_names(node)) or used & set(names)]
+        kept = [node for node in kept if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+        if len(kept) == len(tree.body):
+            return
+        tree.body = kept

@@ -1,0 +1,154 @@
+"""The contract of a task: what a robot should learn, where, and how success is measured.
+
+A task is a subclass of `Task` with its MJCF. It is written once and runs on every backend. Nothing in it is a
+reward: rewards are programs over its signals.
+
+Axes: N worlds, O observation, A action. SI units, radians, quaternions w-first. Suffix `_w` world frame, `_b`
+body frame. All tensors are float32 on the simulation's device.
+
+Order within one control step, as `tasks.env.TaskEnv` runs it:
+`act` -> physics -> `signals` -> `terminate`, `fitness` -> (where an episode ended) `reset` -> `signals` -> `observe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import mujoco
+import torch
+from torch import Tensor
+
+from tasks.errors import UserError
+from tasks.signals import Signals, SignalTable
+from tasks.sim import Simulation
+
+Reduce = Literal["mean", "sum", "max", "last"]
+
+
+class Task:
+    """Base class of every task.
+
+    Subclasses set the class variables and override `reset`, `signals`, `observe`, `terminate` and `fitness`.
+    Everything whose name starts with `fitness` or equals `training` is cut out of the source that a reward
+    designer reads (`tasks.source_view.designer_source`); so are comments.
+    """
+
+    name: ClassVar[str]
+    """Registry name, kebab-case."""
+    instruction: ClassVar[str]
+    """One sentence, in words, of what to achieve: all that a designer is told of the goal."""
+    action_doc: ClassVar[str]
+    """What each action dimension does, its range and unit."""
+    xml: ClassVar[str | Path]
+    """The model: MJCF text, or the path of an .xml file."""
+    control_dt_s: ClassVar[float] = 0.02
+    """Control period, a whole number of the model's timesteps."""
+    episode_length_s: ClassVar[float] = 10.0
+    """Time limit of an episode; reaching it is a truncation, not a failure."""
+    signal_table: ClassVar[SignalTable]
+    """What `signals` returns."""
+    fitness_unit: ClassVar[str]
+    """Unit of the fitness."""
+    fitness_doc: ClassVar[str]
+    """One line for people: what the fitness measures."""
+    fitness_reduce: ClassVar[Reduce] = "mean"
+    """How per-step values make an episode's fitness; "mean" is over the whole time limit."""
+    fitness_failed: ClassVar[float] = 0.0
+    """With "mean": what every step after a failure counts."""
+    training: ClassVar[Mapping[str, object]] = {}
+    """Training settings that differ from the defaults; field names of `rl.config.TrainConfig`."""
+    camera: ClassVar[str | None] = None
+    """Name of the MJCF camera that videos are taken with; None is the free camera."""
+
+    def build_model(self) -> mujoco.MjModel:
+        """Compile the MJCF.
+
+        Raises:
+            UserError: the file is missing or MuJoCo refuses it; the line names the file and MuJoCo's reason.
+        """
+        where = f"the XML of task '{self.name}'"
+        try:
+            if isinstance(self.xml, Path):
+                where = str(self.xml)
+                return mujoco.MjModel.from_xml_path(str(self.xml))
+            return mujoco.MjModel.from_xml_string(self.xml)
+        except ValueError as error:
+            raise UserError(f"MuJoCo cannot compile {where}: {' '.join(str(error).split())}") from error
+
+    def substeps(self, model: mujoco.MjModel) -> int:
+        """Physics steps per control step.
+
+        Raises:
+            UserError: `control_dt_s` is no whole multiple of the model's timestep.
+        """
+        timestep_s = float(model.opt.timestep)
+        count = round(self.control_dt_s / timestep_s)
+        if count < 1 or abs(count * timestep_s - self.control_dt_s) > 1e-9:
+            raise UserError(
+                f"task '{self.name}': control_dt_s={self.control_dt_s} is no whole multiple of the model's "
+                f"timestep {timestep_s}; change one of them."
+            )
+        return count
+
+    def setup(self, sim: Simulation) -> None:
+        """Allocate per-world tensors in `sim.memory`, each (N, d). `actions` and `previous_actions` exist already."""
+
+    def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
+        """Put worlds env_ids (n,) at the start of an episode by `sim.set_state`, drawing from rng only."""
+        raise NotImplementedError
+
+    def act(self, sim: Simulation, actions: Tensor) -> None:
+        """Apply actions (N, A) in [-1, 1]. Here: mapped linearly onto each actuator's control range."""
+        low, high = self._ctrl_range(sim)
+        sim.set_ctrl(low + 0.5 * (actions + 1.0) * (high - low))
+
+    def signals(self, sim: Simulation) -> Signals:
+        """The tensors of `signal_table` for the present state."""
+        raise NotImplementedError
+
+    def observe(self, signals: Signals) -> Tensor:
+        """What the policy sees, (N, O)."""
+        raise NotImplementedError
+
+    def terminate(self, signals: Signals) -> dict[str, Tensor]:
+        """Failures that end an episode: reason -> (N,) bool. Time limits are not the task's business."""
+        raise NotImplementedError
+
+    def fitness(self, signals: Signals) -> Tensor:
+        """What this step contributes to the fitness, (N,); higher is better. Hidden from designers."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _ctrl_range(sim: Simulation) -> tuple[Tensor, Tensor]:
+        """Actuators' control ranges (A,), (A,), kept in the simulation's memory of constants."""
+        if "_ctrl_low" not in sim.memory:
+            limits = torch.tensor(sim.model.actuator_ctrlrange, dtype=torch.float32, device=sim.device)
+            sim.memory["_ctrl_low"], sim.memory["_ctrl_high"] = limits[:, 0].clone(), limits[:, 1].clone()
+        return sim.memory["_ctrl_low"], sim.memory["_ctrl_high"]
+
+
+def check_task(task: Task) -> None:
+    """Check what a task declares, before anything is built from it.
+
+    Raises:
+        UserError: a class variable is missing or has a wrong value; the line names it.
+    """
+    kind = type(task).__name__
+    for field in ("name", "instruction", "action_doc", "xml", "signal_table", "fitness_unit", "fitness_doc"):
+        if not hasattr(task, field):
+            raise UserError(f"task class {kind} does not set '{field}'; see the contract in tasks/task.py.")
+    for method in ("reset", "signals", "observe", "terminate", "fitness"):
+        if getattr(type(task), method) is getattr(Task, method):
+            raise UserError(f"task class {kind} does not define {method}(); see the contract in tasks/task.py.")
+    if not isinstance(task.signal_table, SignalTable):
+        raise UserError(
+            f"task '{task.name}': signal_table is a {type(task.signal_table).__name__}, expected a SignalTable."
+        )
+    if task.fitness_reduce not in ("mean", "sum", "max", "last"):
+        raise UserError(
+            f"task '{task.name}': fitness_reduce is '{task.fitness_reduce}'; expected mean, sum, max or last."
+        )
+    if not task.episode_length_s > 0 or not task.control_dt_s > 0:
+        raise UserError(f"task '{task.name}': episode_length_s and control_dt_s must be positive.")
