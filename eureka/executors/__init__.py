@@ -1,0 +1,1 @@
+"""Where candidates train: local processes with device slots."""

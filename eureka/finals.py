@@ -1,0 +1,152 @@
+"""The last word on a search: the best reward, the human one and the sparse one on fresh seeds, same budget.
+
+Trainings of the human and the sparse reward depend on the task, the program and the budget alone, so their results
+are kept beside the searches and used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+import mujoco
+
+from eureka.archive import Archive, Run
+from eureka.candidate import Candidate
+from eureka.training import Training, finished_result
+from rewards.library.library import load
+from rewards.source import RewardSource
+from rl.config import TrainConfig, to_json
+from rl.record import TrainRequest
+from tasks.errors import UserError
+from tasks.registry import is_file_ref
+from tasks.task import Task
+
+FINAL_SEED_OFFSET = 1000  # final trainings share no seed with candidates
+EVAL_SEED = 700_001  # held-out episodes of candidates; no training draws from it
+FINAL_EVAL_SEED = 800_001  # those of the finals: the search has not selected on them
+
+
+def final_trainings(
+    task: Task,
+    task_ref: str,
+    config: TrainConfig,
+    best: Candidate,
+    *,
+    folder: Path,
+    seed: int,
+    seeds: int,
+    threads: int,
+    time_limit_s: float | None,
+) -> list[Training]:
+    """The trainings of the comparison: each role on each fresh seed.
+
+    A role without a reward program (a user's task that brings no human reward) is left out; `missing_roles` says so.
+    """
+    assert best.source is not None
+    wanted = {"final": RewardSource(best.source, best.candidate_id)}
+    for role in ("human", "sparse"):
+        source = baseline_source(task, task_ref, role)
+        if source is not None:
+            wanted[role] = source
+    trainings = []
+    for role, source in wanted.items():
+        for number in range(seeds):
+            run_id = f"{role}_s{seed + FINAL_SEED_OFFSET + number}"
+            request = TrainRequest(
+                run_id=run_id,
+                candidate_id=best.candidate_id if role == "final" else None,
+                task=task_ref,
+                reward=source.text,
+                reward_origin=source.origin,
+                config=config,
+                seed=seed + FINAL_SEED_OFFSET + number,
+                eval_seed=FINAL_EVAL_SEED,
+                threads=threads,
+                time_limit_s=time_limit_s,
+            )
+            trainings.append(Training(request, folder / "final" / run_id))
+    return trainings
+
+
+def baseline_source(task: Task, task_ref: str, role: str) -> RewardSource | None:
+    """The human or sparse program of a task; None where it has none."""
+    beside = None
+    if is_file_ref(task_ref):
+        beside = Path(inspect.getfile(type(task)))
+    try:
+        return load(task.name, role, beside)
+    except UserError:
+        return None
+
+
+def role_of(training: Training) -> str:
+    """The role in a final training's run id."""
+    return training.run_id.rpartition("_s")[0]
+
+
+def fetch_cached(training: Training, task: Task, runs: Path) -> None:
+    """Copy an earlier, equal training of a baseline into its place, if there is one and none is there yet."""
+    cached = _cache_place(training, task, runs)
+    if role_of(training) == "final" or finished_result(training) is not None or not cached.is_dir():
+        return
+    if training.run_dir.exists():
+        shutil.rmtree(training.run_dir)
+    part = training.run_dir.with_name(f".{training.run_dir.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    training.run_dir.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(cached, part)
+    part.rename(training.run_dir)
+
+
+def keep_in_cache(training: Training, task: Task, runs: Path) -> None:
+    """Copy a finished baseline training to where later searches find it."""
+    cached = _cache_place(training, task, runs)
+    if role_of(training) == "final" or cached.exists():
+        return
+    part = cached.with_name(f".{cached.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(training.run_dir, part)
+    part.rename(cached)
+
+
+def _cache_place(training: Training, task: Task, runs: Path) -> Path:
+    """Where a baseline is kept: named by all that its result depends on."""
+    request = training.request
+    facts = {
+        "task": Path(inspect.getfile(type(task))).read_text(encoding="utf-8"),
+        "model": task.xml.read_text(encoding="utf-8") if isinstance(task.xml, Path) else task.xml,
+        "class": type(task).__name__,
+        "reward": request.reward,
+        "config": to_json(request.config),
+        "eval_seed": request.eval_seed,
+        "threads": request.threads,
+        "mujoco": mujoco.__version__,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return runs / "baselines" / digest / f"{role_of(training)}_s{request.seed}"
+
+
+def final_run(training: Training, result: dict, folder: Path) -> Run:
+    """The archive's row of a final training."""
+    return Run(
+        run_id=training.run_id,
+        candidate_id=training.request.candidate_id,
+        role=role_of(training),
+        seed=training.request.seed,
+        folder=str(training.run_dir.relative_to(folder)),
+        status=result["status"],
+        fitness=result["fitness"],
+        fitness_std=result["fitness_std"],
+        result=result,
+    )
+
+
+def fitness_per_seed(archive: Archive, role: str) -> list[float]:
+    """Fitness of the trainings of a role that ended well, by seed."""
+    runs = sorted(archive.runs(role), key=lambda run: run.seed)
+    return [run.fitness for run in runs if run.status == "ok" and run.fitness is not None]

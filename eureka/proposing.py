@@ -1,0 +1,180 @@
+"""One generation's reward programs: ask, judge, repair.
+
+Prompts are stored before they are sent and replies before they are read, so a search that dies pays for no reply
+twice: on resume a stored reply is judged again (the gate's verdict is a function of the reply) instead of asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eureka import prompts
+from eureka.archive import Archive
+from eureka.candidate import Candidate, Status, ask_id, candidate_id
+from eureka.designers.base import Ask, DesignContext, Designer, Reply
+from eureka.listener import Listener
+from rewards.gate import Verdict, admit_many
+from rl.record import write_atomic
+from tasks.errors import UserError
+from tasks.signals import Signals, SignalTable
+
+OUTAGES = ("rate_limited", "server", "network", "timeout")
+"""Outcomes that say nothing about the reply asked for."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The reward gate of one task: its signals, and real states to try programs on."""
+
+    table: SignalTable
+    samples: tuple[Signals, ...]
+    """Signals of real rollouts at different numbers of worlds."""
+
+    def judge(self, replies: dict[str, Reply]) -> dict[str, Verdict]:
+        """Verdicts by ask id on replies by ask id; one trial process for all."""
+        order = list(replies)
+        verdicts = admit_many([replies[name].text or "" for name in order], self.table, self.samples)
+        return dict(zip(order, verdicts, strict=True))
+
+
+def propose(
+    candidates: Sequence[Candidate],
+    first_asks: dict[str, Ask],
+    *,
+    designer: Designer,
+    gate: Gate,
+    archive: Archive,
+    repairs: int,
+    folder: Path,
+    listener: Listener,
+) -> list[Candidate]:
+    """Turn proposed candidates into accepted or refused ones.
+
+    Args:
+        candidates: Those of one generation; settled ones are passed through.
+        first_asks: The first request of each candidate, by candidate id.
+        designer: Who writes.
+        gate: Who judges.
+        archive: Where asks, replies and verdicts go.
+        repairs: How often a broken program may be repaired.
+        folder: The search folder; reward.py, prompt.md and reply.md are written below `candidates/`.
+        listener: Told of replies and verdicts.
+
+    Returns:
+        All candidates, judged.
+
+    Raises:
+        UserError: the endpoint gave nothing but outages; nothing of that round is kept, so a resume asks again.
+    """
+    judged = {c.candidate_id: c for c in candidates if c.status is not Status.PROPOSED}
+    open_asks = {c.candidate_id: first_asks[c.candidate_id] for c in candidates if c.status is Status.PROPOSED}
+    for attempt in range(repairs + 1):
+        if not open_asks:
+            break
+        replies = _replies(list(open_asks.values()), designer, archive, listener)
+        usable = {name: reply for name, reply in replies.items() if reply.usable}
+        verdicts = gate.judge(usable)
+        next_asks: dict[str, Ask] = {}
+        for name, ask in open_asks.items():
+            candidate = next(c for c in candidates if c.candidate_id == name)
+            reply, verdict = replies[ask.ask_id], verdicts.get(ask.ask_id)
+            if (verdict is None or not verdict.accepted) and attempt < repairs:
+                next_asks[name] = _repair(ask, reply, verdict)
+                continue
+            judged[name] = _settle(candidate, reply, verdict, attempt)
+            _write_files(folder, judged[name], ask, reply)
+            archive.put_candidate(judged[name])
+            listener.judged(judged[name])
+        open_asks = next_asks
+    return [judged[c.candidate_id] for c in candidates]
+
+
+def first_ask(context: DesignContext, view: prompts.TaskView) -> Ask:
+    """The first request for one candidate: from nothing in generation 1, from the best so far afterwards."""
+    name = candidate_id(context.generation, context.index)
+    if context.best is None:
+        messages = prompts.initial_messages(
+            view, index=context.index, samples=context.samples, history=context.history
+        )
+    else:
+        messages = prompts.next_messages(
+            view, best=context.best, history=context.history, index=context.index, samples=context.samples
+        )
+    return Ask(ask_id(name, 0), name, 0, messages, context)
+
+
+def _repair(ask: Ask, reply: Reply, verdict: Verdict | None) -> Ask:
+    """The next request after a broken reply: the same conversation with the reply and what is wrong with it."""
+    attempt = ask.attempt + 1
+    if verdict is None:  # no text to repair: ask the same again
+        return dataclasses.replace(ask, ask_id=ask_id(ask.candidate_id, attempt), attempt=attempt)
+    problems = verdict.explain()
+    messages = prompts.repair_messages(ask.messages, reply=reply.text or "", problems=problems)
+    return dataclasses.replace(
+        ask,
+        ask_id=ask_id(ask.candidate_id, attempt),
+        attempt=attempt,
+        messages=messages,
+        previous=reply.text,
+        problems=problems,
+    )
+
+
+def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener: Listener) -> dict[str, Reply]:
+    """A reply for each ask, by ask id: the stored one, else the designer's, which is stored as it arrives."""
+    known = archive.replies()
+    missing = [ask for ask in asks if ask.ask_id not in known]
+    archive.add_asks(missing)
+    wanted = {ask.ask_id for ask in missing}
+    arrived: dict[str, Reply] = {}
+
+    def on_reply(reply: Reply) -> None:
+        if reply.ask_id not in wanted or reply.ask_id in arrived:
+            raise ValueError(f"designer '{designer.name}' answered '{reply.ask_id}', which was not asked for or twice")
+        arrived[reply.ask_id] = reply
+        archive.add_reply(reply)
+        listener.reply_arrived(reply)
+
+    if missing:
+        designer.answer(missing, on_reply)
+        unanswered = sorted(wanted - set(arrived))
+        if unanswered:
+            raise UserError(f"designer '{designer.name}' gave no answer to {', '.join(unanswered)}; resume to ask again.")
+        if all(reply.outcome in OUTAGES for reply in arrived.values()):
+            for name in arrived:
+                archive.drop_reply(name)
+            first = next(iter(arrived.values()))
+            raise UserError(
+                f"designer '{designer.name}': no reply arrived ({first.outcome}: {first.error}); "
+                "the search is kept, resume it when the endpoint answers again."
+            )
+    return {ask.ask_id: arrived.get(ask.ask_id) or known[ask.ask_id] for ask in asks}
+
+
+def _settle(candidate: Candidate, reply: Reply, verdict: Verdict | None, attempt: int) -> Candidate:
+    if verdict is None:
+        error = f"no program arrived ({reply.outcome}): {reply.error or 'the reply is empty'}"
+        return dataclasses.replace(candidate, status=Status.NO_REPLY, error=error, repairs=attempt)
+    return dataclasses.replace(
+        candidate,
+        status=Status.ACCEPTED if verdict.accepted else Status.REFUSED,
+        source=verdict.source.text if verdict.source else None,
+        reward_sha256=verdict.source.sha256 if verdict.source else None,
+        stage=verdict.stage,
+        error=None if verdict.accepted else verdict.explain(),
+        repairs=attempt,
+    )
+
+
+def _write_files(folder: Path, candidate: Candidate, ask: Ask, reply: Reply) -> None:
+    """reward.py, prompt.md and reply.md of a candidate: the last attempt's, for people to read."""
+    place = folder / "candidates" / candidate.candidate_id
+    place.mkdir(parents=True, exist_ok=True)
+    prompt = "\n\n".join(f"# {message.role}\n\n{message.content}" for message in ask.messages)
+    write_atomic(place / "prompt.md", prompt.encode())
+    write_atomic(place / "reply.md", (reply.text or f"(no text: {reply.outcome} {reply.error or ''})").encode())
+    if candidate.source is not None:
+        write_atomic(place / "reward.py", candidate.source.encode())

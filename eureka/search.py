@@ -1,0 +1,292 @@
+"""The search: propose, check, try, train, score, reflect.
+
+    for each generation
+        the designer writes K programs, knowing the best so far and everything tried
+        each passes the gate, or gets its errors back up to R times
+        the survivors train; their fitness is measured on held-out episodes
+    the best reward, the human one and the sparse one train on fresh seeds
+
+The best candidate is never worse than the best so far (elitism). Everything is in the archive as soon as it is known,
+so a search may be killed at any moment and resumed: finished trainings and paid replies are used as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eureka import finals, prompts, reflection
+from eureka.archive import Archive, Run
+from eureka.best import keep_best
+from eureka.candidate import Candidate, Status, best, candidate_id
+from eureka.designers.base import DesignContext, Designer
+from eureka.executors.base import Executor
+from eureka.listener import Listener
+from eureka.proposing import Gate, first_ask, propose
+from eureka.report import write_report
+from eureka.score import Score, human_normalised, over_seeds
+from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
+from eureka.training import Training, run_trainings
+from rl.record import TrainRequest, read_metrics, write_json_atomic
+from tasks.env import sample_signals
+from tasks.registry import absolute_ref, make
+
+__all__ = ["CONFIG_FILE", "Listener", "SearchConfig", "SearchResult", "load_config", "run_search", "start_folder"]
+
+_SAMPLE_WORLDS = (64, 192)  # the two batch sizes that a program is tried at
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found."""
+
+    best: Candidate | None
+    """By held-out fitness; None where no candidate was scored."""
+    fitness: dict[str, Score | None]
+    """"final", "human" and "sparse": fitness over the fresh seeds."""
+    normalised: Score | None
+    """Human-normalised score of the best reward."""
+    report: Path
+
+
+def run_search(
+    folder: Path, config: SearchConfig, designer: Designer, executor: Executor, listener: Listener | None = None
+) -> SearchResult:
+    """Run a search, or go on with one.
+
+    Args:
+        folder: Made by `start_folder`; may hold any part of this search already.
+        config: As stored in the folder.
+        designer: Who writes the rewards.
+        executor: Where candidates train.
+        listener: Told of everything that happens.
+
+    Raises:
+        UserError: the designer cannot go on, the folder is in use, or its database is damaged. What was finished is kept.
+    """
+    with locked(folder):
+        search = _Search(folder, config, designer, executor, listener or Listener())
+        try:
+            for generation in range(1, config.generations + 1):
+                search.run_generation(generation)
+            return search.conclude()
+        finally:
+            search.archive.close()
+
+
+class _Search:
+    """The state of a running search: its archive, and what all steps share."""
+
+    def __init__(
+        self, folder: Path, config: SearchConfig, designer: Designer, executor: Executor, listener: Listener
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.designer = designer
+        self.executor = executor
+        self.listener = listener
+        self.task = make(config.task)
+        self.task_ref = absolute_ref(config.task)
+        self.train_config = config.training()
+        self.archive = Archive(folder / DATABASE)
+        self.view = prompts.TaskView.of(self.task)
+        states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
+        self.gate = Gate(self.task.signal_table, tuple(states))
+        self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
+        self._note_start()
+
+    def _note_start(self) -> None:
+        started = self.archive.meta("started")
+        self.archive.add_event("resumed" if started else "started", f"designer {self.designer.name}")
+        self.archive.set_meta("started", True)
+        self.archive.set_meta("designer", self.designer.name)
+        self.archive.set_meta("state", "running")
+        write_report(self.folder)
+
+    def run_generation(self, generation: int) -> None:
+        """One generation, from prompts to fitness."""
+        self.listener.generation_started(generation, self.config.generations)
+        earlier = [c for c in self.archive.candidates() if c.generation < generation]
+        parent = best(earlier)
+        candidates = self._open_candidates(generation, parent)
+        contexts = {c.candidate_id: self._context(generation, c.index, parent, earlier) for c in candidates}
+        judged = propose(
+            candidates,
+            {name: first_ask(context, self.view) for name, context in contexts.items()},
+            designer=self.designer,
+            gate=self.gate,
+            archive=self.archive,
+            repairs=self.config.repairs,
+            folder=self.folder,
+            listener=self.listener,
+        )
+        write_report(self.folder)
+        self._train([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)])
+
+        now_best = self.archive.best()
+        improved = now_best is not None and now_best.generation == generation
+        if self.archive.meta(f"generation_{generation}_done") is None:
+            self.archive.set_meta(f"generation_{generation}_done", True)
+            verb = "improved the best fitness" if improved else "did not improve the best fitness"
+            self.archive.add_event("generation", f"generation {generation} {verb}")
+        self.listener.generation_ended(generation, now_best, improved)
+        write_report(self.folder)
+
+    def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
+        """This generation's candidates: those in the archive, and new ones for the missing places."""
+        known = {c.candidate_id: c for c in self.archive.candidates(generation)}
+        opened = []
+        for index in range(self.config.samples):
+            name = candidate_id(generation, index)
+            if name not in known:
+                known[name] = Candidate(name, generation, index, parent_id=parent.candidate_id if parent else None)
+                self.archive.put_candidate(known[name])
+            opened.append(known[name])
+        return opened
+
+    def _context(
+        self, generation: int, index: int, parent: Candidate | None, earlier: list[Candidate]
+    ) -> DesignContext:
+        components = None if parent is None else (parent.result or {}).get("components")
+        return DesignContext(
+            task_name=self.task.name,
+            instruction=self.task.instruction,
+            signal_table=self.task.signal_table,
+            signal_scales=self.scales,
+            history=tuple(earlier),
+            best=parent,
+            best_components=components,
+            generation=generation,
+            index=index,
+            samples=self.config.samples,
+            seed=self.config.seed,
+        )
+
+    def _train(self, candidates: list[Candidate]) -> None:
+        """Train candidates on every seed; each is settled as soon as its last seed has ended."""
+        by_id = {c.candidate_id: c for c in candidates}
+        results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in by_id}
+        for candidate in candidates:
+            self.archive.put_candidate(dataclasses.replace(candidate, status=Status.TRAINING))
+
+        def on_result(training: Training, result: dict[str, Any]) -> None:
+            name = training.request.candidate_id
+            assert name is not None
+            self.archive.put_run(self._run(training, result))
+            results[name][training.request.seed] = {**result, "run_dir": training.run_dir}
+            if len(results[name]) == self.config.seeds_per_candidate:
+                settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
+                self.archive.put_candidate(settled, run_id=training.run_id)
+                write_report(self.folder)
+
+        trainings = [self._training(c, number) for c in candidates for number in range(self.config.seeds_per_candidate)]
+        run_trainings(trainings, self.executor, self.listener, on_result)
+
+    def _training(self, candidate: Candidate, number: int) -> Training:
+        assert candidate.source is not None
+        seed = self.config.seed + number
+        request = TrainRequest(
+            run_id=f"{candidate.candidate_id}_s{seed}",
+            candidate_id=candidate.candidate_id,
+            task=self.task_ref,
+            reward=candidate.source,
+            reward_origin=candidate.candidate_id,
+            config=self.train_config,
+            seed=seed,
+            eval_seed=finals.EVAL_SEED,
+            threads=self.config.threads,
+            time_limit_s=self.config.time_limit_s,
+        )
+        return Training(request, self.folder / "candidates" / candidate.candidate_id / f"s{seed}")
+
+    def _run(self, training: Training, result: dict[str, Any]) -> Run:
+        row = finals.final_run(training, result, self.folder)
+        return dataclasses.replace(row, role="candidate")
+
+    def conclude(self) -> SearchResult:
+        """Compare the best reward with the human and the sparse one, film it, and write the marker."""
+        winner = self.archive.best()
+        if winner is not None and self.config.final_seeds > 0:
+            self._compare(winner)
+        if winner is not None:
+            runs = self._runs_of(winner)
+            keep_best(self.folder, self.task, winner, runs, self.config.video, self.listener.say)
+        self.archive.set_meta("state", "finished")
+        report = write_report(self.folder)
+        fitness = {role: finals.fitness_per_seed(self.archive, role) for role in ("final", "human", "sparse")}
+        normalised = human_normalised(fitness["final"], fitness["human"], fitness["sparse"])
+        scores = {role: over_seeds(values) for role, values in fitness.items()}
+        marker = {"best": winner.candidate_id if winner else None, "fitness": winner.fitness if winner else None}
+        write_json_atomic(self.folder / DONE, marker)
+        return SearchResult(winner, scores, normalised, report)
+
+    def _compare(self, winner: Candidate) -> None:
+        runs = self.folder.resolve().parent
+        trainings = finals.final_trainings(
+            self.task,
+            self.task_ref,
+            self.train_config,
+            winner,
+            folder=self.folder,
+            seed=self.config.seed,
+            seeds=self.config.final_seeds,
+            threads=self.config.threads,
+            time_limit_s=self.config.time_limit_s,
+        )
+        roles = {finals.role_of(training) for training in trainings}
+        for role in ("human", "sparse"):
+            if role not in roles:
+                self.listener.say(f"task '{self.task.name}' has no {role} reward; the comparison goes without it")
+        for training in trainings:
+            finals.fetch_cached(training, self.task, runs)
+
+        def on_result(training: Training, result: dict[str, Any]) -> None:
+            self.archive.put_run(finals.final_run(training, result, self.folder))
+            if result["status"] == "ok":
+                finals.keep_in_cache(training, self.task, runs)
+
+        run_trainings(trainings, self.executor, self.listener, on_result)
+
+    def _runs_of(self, winner: Candidate) -> list[Run]:
+        """Runs of the winning reward that left a policy, best first: the finals, else the candidate's own."""
+        runs = self.archive.runs("final") or [
+            run for run in self.archive.runs("candidate") if run.candidate_id == winner.candidate_id
+        ]
+        good = [run for run in runs if run.status == "ok" and run.fitness is not None]
+        return sorted(good, key=lambda run: -(run.fitness or 0.0))
+
+
+def settle(candidate: Candidate, results: list[dict[str, Any]]) -> Candidate:
+    """A candidate after its trainings: the mean fitness over seeds, or failed if any seed failed.
+
+    Args:
+        candidate: As accepted.
+        results: One per seed, each the content of `result.json` with the run's folder under "run_dir".
+    """
+    failed = next((result for result in results if result["status"] != "ok"), None)
+    shown = failed or results[0]
+    metrics = read_metrics(shown["run_dir"] / "metrics.jsonl")
+    told = reflection.reflect(metrics, shown)
+    stored = {key: value for key, value in shown.items() if key != "run_dir"}
+    if metrics:
+        stored["components"] = metrics[-1].get("components")
+    if failed is not None:
+        error = failed.get("error") or {}
+        message = f"{failed['status']}: {error.get('message', 'the training failed')}"
+        return dataclasses.replace(
+            candidate, status=Status.FAILED, stage=failed["status"], error=message, result=stored, reflection=told
+        )
+    over = over_seeds([result["fitness"] for result in results])
+    assert over is not None
+    spread = over.std if over.std is not None else shown["fitness_std"]
+    return dataclasses.replace(
+        candidate,
+        status=Status.TRAINED,
+        stage="ok",
+        fitness=over.mean,
+        fitness_std=spread,
+        result=stored,
+        reflection=told,
+    )

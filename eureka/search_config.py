@@ -1,0 +1,169 @@
+"""What a search is told, and the folder it keeps: made, locked, found again.
+
+    runs/<task>/<search-id>/search.json  search.db  report.html  candidates/  final/  done
+
+`search.json` is written first and never changed; `done` is written last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eureka.designers.base import DesignerConfig
+from rl.config import TrainConfig, config_for
+from rl.record import read_json, write_json_atomic
+from tasks import registry
+from tasks.errors import UserError, did_you_mean
+
+SCHEMA = 1
+CONFIG_FILE, DATABASE, DONE = "search.json", "search.db", "done"
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """One search."""
+
+    task: str
+    """Registered task, or a task file."""
+    samples: int = 16
+    """K: reward programs proposed in each generation."""
+    generations: int = 5
+    """N: generations."""
+    repairs: int = 2
+    """R: how often a broken program may be repaired."""
+    seed: int = 0
+    """Seed of the trainings and of designers that draw at random."""
+    seeds_per_candidate: int = 1
+    """Trainings of each candidate; its fitness is their mean."""
+    final_seeds: int = 3
+    """Fresh seeds on which the best, the human and the sparse reward are trained at the end; 0 skips that."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings that differ from the task's; field names of rl.config.TrainConfig."""
+    time_limit_s: float | None = 3600.0
+    """Wall time one training may take."""
+    threads: int = 1
+    """CPU threads of each training. Part of the search, since it can change the last bits of a result."""
+    video: bool = True
+    """Whether to film the best policy at the end."""
+    designer: DesignerConfig = field(default_factory=DesignerConfig)
+    """Who writes the rewards."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("samples", 1),
+            ("generations", 1),
+            ("repairs", 0),
+            ("seed", 0),
+            ("seeds_per_candidate", 1),
+            ("final_seeds", 0),
+            ("threads", 1),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise UserError(f"time_limit_s is {self.time_limit_s!r}; expected a number above 0, or none.")
+        budget = self.designer.max_tokens_total
+        if budget is not None and budget < 1:
+            raise UserError(f"max_tokens_total is {budget}; expected at least 1.")
+
+    def training(self) -> TrainConfig:
+        """The training of every candidate: the task's preset with `train` on top."""
+        return config_for(registry.make(self.task), self.train)
+
+
+def start_folder(config: SearchConfig, out: Path | None = None) -> Path:
+    """Make the folder of a new search and write its `search.json`.
+
+    Args:
+        config: The search.
+        out: The folder; None takes `runs/<task>/<date-time>`.
+
+    Raises:
+        UserError: the folder holds a search already, or cannot be written.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", registry.make(config.task).name)
+    folder = out
+    if folder is None:
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = Path("runs") / name / stamp
+        while folder.exists():
+            folder = folder.with_name(folder.name + "x")
+    if (folder / CONFIG_FILE).exists() or (folder / DATABASE).exists():
+        raise UserError(f"{folder} holds a search already; continue it with --resume {folder}, or choose another --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = dataclasses.asdict(config)
+        data["task"] = registry.absolute_ref(config.task)
+        data["designer"]["replay_from"] = _absolute(config.designer.replay_from)
+        write_json_atomic(folder / CONFIG_FILE, {"schema": SCHEMA, **data})
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
+    return folder
+
+
+def load_config(folder: Path) -> SearchConfig:
+    """The config of a search folder.
+
+    Raises:
+        UserError: there is no such folder, or its `search.json` is missing, damaged or of another version.
+    """
+    if not folder.is_dir():
+        near = did_you_mean(folder.name, [p.name for p in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
+        raise UserError(f"there is no folder {folder} to resume.{near}")
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {CONFIG_FILE}; it is not the folder of a search.")
+    data = read_json(path)
+    if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
+        raise UserError(f"{path} is of another version (expected schema {SCHEMA}); resume it with the version that wrote it.")
+    designer = _known(data.pop("designer", {}), DesignerConfig, path)
+    if designer.get("replay_from"):
+        designer["replay_from"] = Path(designer["replay_from"])
+    return SearchConfig(**_known(data, SearchConfig, path), designer=DesignerConfig(**designer))
+
+
+def _known(data: Any, cls: type, path: Path) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(cls)}
+    strange = [key for key in data if key not in names] if isinstance(data, dict) else ["(no object)"]
+    if strange:
+        raise UserError(f"{path} holds unknown fields: {', '.join(strange)}; it was written by another version.")
+    return dict(data)
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a search folder; a second search on it is refused.
+
+    The lock belongs to the process and goes with it, however it ends. Where the platform has no file locks (Windows)
+    nothing is held.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another search is running in {folder}; wait for it, or end it first.") from None
+        yield
+    finally:
+        os.close(handle)
