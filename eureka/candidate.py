@@ -1,8 +1,8 @@
 """A candidate: one reward program of a search and everything that became of it.
 
-A candidate that did not get as far as a held-out evaluation has a status and an error, and no fitness: `None`, never a
-number that stands for failure. Candidates are immutable; `dataclasses.replace` makes the next state.
-"""
+A candidate that did not get as far as a held-out evaluation has a status and an error, and no fitness:
+`None`, never a number that stands for failure. Candidates are immutable; `dataclasses.replace` makes the next
+state."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Candidate:
         source: the accepted program, or the last refused one.
         reward_sha256: hash of the normalised program text.
         error: full text of why it was refused, unanswered or failed.
-        stage: where the gate stopped it ("extract", "check", "trial") or "accepted"; after that the result's status.
+        stage: where the gate stopped it ("extract", "check", "trial") or "accepted", then its result.
         fitness: held-out fitness in the task's unit; None unless `status` is TRAINED.
         fitness_std: its spread over held-out episodes.
         result: `result.json` of its training.

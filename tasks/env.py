@@ -67,7 +67,8 @@ class TaskEnv:
         self._observation = self.task.observe(signals)
         if self._observation.ndim != 2 or self._observation.shape[0] != self.num_envs:
             raise UserError(
-                f"task '{self.task.name}': observe() gave shape {tuple(self._observation.shape)}, expected ({self.num_envs}, O)."
+                f"task '{self.task.name}': observe() gave shape {tuple(self._observation.shape)}, "
+                f"expected ({self.num_envs}, O)."
             )
         return self._observation
 

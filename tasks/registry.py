@@ -1,7 +1,8 @@
 """Names of tasks: what exists, and how to get one.
 
-A task is named (`ant-run`), or is a file of the user's (`my_task.py`, `my_task.py:MyTask`). Installed packages add names
-by the entry point group `eureka_skills.tasks` (name -> "module:Class"). Nothing is imported until it is asked for.
+A task is named (`ant-run`), or is a file of the user's (`my_task.py`, `my_task.py:MyTask`). Installed packages add
+names by the entry point group `eureka_skills.tasks` (name -> "module:Class"). Nothing is imported until it is asked
+for.
 """
 
 from __future__ import annotations
@@ -89,8 +90,9 @@ def make(ref: str) -> Task:
     module_name, _, class_name = targets[ref].partition(":")
     try:
         task_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"task '{ref}' cannot be loaded from {targets[ref]}: {error}") from error
+    except Exception as error:  # an installed package may fail in any way while it is imported
+        reason = " ".join(str(error).split())
+        raise UserError(f"task '{ref}' cannot be loaded from {targets[ref]}: {reason}") from error
     return _build(task_class, ref)
 
 
@@ -115,7 +117,7 @@ def _make_from_file(ref: str) -> Task:
         if class_name not in found:
             raise UserError(f"{path.name} holds no task class '{class_name}'.{did_you_mean(class_name, found)}")
         return _build(found[class_name], ref)
-    concrete = {name: value for name, value in found.items() if hasattr(value, "name")}
+    concrete = {name: value for name, value in found.items() if hasattr(value, "name")} or found
     if len(concrete) != 1:
         listed = ", ".join(concrete) or "none"
         raise UserError(
@@ -139,7 +141,8 @@ def _import_file(path: Path):
     except Exception as error:
         del sys.modules[module_name]
         line = getattr(error, "lineno", None) or _error_line(error, path)
-        raise UserError(f"{path.name}, line {line}: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path.name}, line {line}: {type(error).__name__}: {reason}") from error
     return module
 
 

@@ -118,13 +118,15 @@ class SignalTable(Sequence[Signal]):
         extra = [name for name in signals if name not in self._by_name]
         if missing or extra:
             raise UserError(
-                f"Task.signals() and the signal table differ: missing {missing or 'none'}, not in the table {extra or 'none'}."
+                f"Task.signals() and the signal table differ: missing {missing or 'none'}, "
+                f"not in the table {extra or 'none'}."
             )
         for signal in self._signals:
             tensor = signals[signal.name]
             if tuple(tensor.shape) != (num_envs, signal.dims):
                 raise UserError(
-                    f"signal '{signal.name}' has shape {tuple(tensor.shape)}; the table says ({num_envs}, {signal.dims})."
+                    f"signal '{signal.name}' has shape {tuple(tensor.shape)}; "
+                    f"the table says ({num_envs}, {signal.dims})."
                 )
             if tensor.dtype != torch.float32:
                 raise UserError(f"signal '{signal.name}' has dtype {tensor.dtype}; expected torch.float32.")

@@ -112,7 +112,7 @@ class NativeSimulation:
         self._sensor_slices[name] = slice(start, start + width)
         stage = mujoco.mjtStage(int(self.model.sensor_needstage[sensor_id]))
         # Velocity is the least that helps: the batch offers no position-only stage that is cheaper in practice.
-        self._stage = max(self._stage, max(stage, mujoco.mjtStage.mjSTAGE_VEL), key=int)
+        self._stage = max(self._stage, stage, mujoco.mjtStage.mjSTAGE_VEL, key=int)
         self.forward()
 
     def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
@@ -120,11 +120,12 @@ class NativeSimulation:
         ids = env_ids.cpu().numpy().astype(np.int32)
         if ids.size == 0:
             return
-        self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._batch.reset(np.sort(ids), stage=mujoco.mjtStage.mjSTAGE_NONE)  # the batch wants ids in ascending order
         self._qpos64[ids] = qpos.cpu().numpy()
         self._qvel64[ids] = qvel.cpu().numpy()
-        self._qpos[env_ids] = qpos.to(torch.float32)
-        self._qvel[env_ids] = qvel.to(torch.float32)
+        # Out of place: signals handed out before this reset are views of the old tensors.
+        self._qpos = self._qpos.index_copy(0, env_ids, qpos.to(torch.float32))
+        self._qvel = self._qvel.index_copy(0, env_ids, qvel.to(torch.float32))
         self.forward(env_ids)
 
     def set_ctrl(self, ctrl: Tensor) -> None:
@@ -146,7 +147,7 @@ class NativeSimulation:
     def forward(self, env_ids: Tensor | None = None) -> None:
         """Recompute the sensors that are read, for the present state of the given worlds."""
         if self._stage != mujoco.mjtStage.mjSTAGE_NONE:
-            ids = None if env_ids is None else env_ids.cpu().numpy().astype(np.int32)
+            ids = None if env_ids is None else np.sort(env_ids.cpu().numpy().astype(np.int32))
             self._batch.forward(ids, stage=int(self._stage))
 
     def close(self) -> None:

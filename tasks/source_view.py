@@ -1,7 +1,8 @@
 """The source of a task as a reward designer may read it: without fitness, training settings or comments.
 
 What goes: every function, class variable or module constant whose name starts with `fitness` (any case, leading
-underscores ignored), the `training` mapping, and every module constant or function that is then used nowhere.
+underscores ignored), the `training` mapping, and every constant or function, of the module or of a task's class,
+that is then used nowhere and is no part of the contract of `tasks.task.Task`.
 What stays is re-printed from the syntax tree, so comments cannot leak what the code no longer says.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections import Counter
+from collections.abc import Iterator
 
 from tasks.task import Task
 
@@ -23,6 +26,8 @@ def designer_source(task: Task) -> str:
     if module is None:
         raise OSError(f"no source for task class {cls.__name__}")
     tree = ast.parse(inspect.getsource(module))
+    # First: once an assignment is gone, the string below it may look like the docstring of the class.
+    _drop_attribute_docstrings(tree)
     bases = {base.__name__ for base in cls.__mro__}
     body = [
         node
@@ -30,11 +35,16 @@ def designer_source(task: Task) -> str:
         if not isinstance(node, ast.ClassDef) or node.name in bases or not _is_task(node, module)
     ]
     tree.body = [node for node in body if not _is_hidden(node)]
+    tasks = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_task(node, module)]
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            node.body = [member for member in node.body if not _is_hidden(member)] or [ast.Pass()]
-    _drop_orphaned_docstrings(tree)
+            node.body = [member for member in node.body if not _is_hidden(member)]
+    contract = {name for base in cls.__mro__ if inspect.getmodule(base) is not module for name in _declared(base)}
+    _drop_unused_members(tree, tasks, contract)
     _drop_unused(tree, keep=cls.__name__)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            node.body = node.body or [ast.Pass()]
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
@@ -60,8 +70,8 @@ def _is_hidden(node: ast.stmt) -> bool:
     return any(name.startswith("fitness") or name == "training" for name in names)
 
 
-def _drop_orphaned_docstrings(tree: ast.Module) -> None:
-    """Strings below a removed assignment would describe what is hidden: keep only real docstrings."""
+def _drop_attribute_docstrings(tree: ast.Module) -> None:
+    """Strings below an assignment may describe what is hidden: keep only real docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef):
             node.body = [
@@ -69,6 +79,37 @@ def _drop_orphaned_docstrings(tree: ast.Module) -> None:
                 for place, member in enumerate(node.body)
                 if place == 0 or not (isinstance(member, ast.Expr) and isinstance(member.value, ast.Constant))
             ]
+
+
+def _declared(base: type) -> set[str]:
+    """Names that a class defines or merely annotates."""
+    return set(vars(base)) | set(vars(base).get("__annotations__", {}))
+
+
+def _drop_unused_members(tree: ast.Module, tasks: list[ast.ClassDef], contract: set[str]) -> None:
+    """Remove members of task classes that the contract does not know and nothing left refers to."""
+    while True:
+        members = [(task, member) for task in tasks for member in task.body]
+        # Counted, so that a member that refers only to itself is not used.
+        uses = Counter(_referred(tree))
+        unused = []
+        for task, member in members:
+            names, own = set(_bound_names(member)), Counter(_referred(member))
+            if names and not names & contract and all(uses[name] == own[name] for name in names):
+                unused.append((task, member))
+        if not unused:
+            return
+        for task, member in unused:
+            task.body.remove(member)
+
+
+def _referred(tree: ast.AST) -> Iterator[str]:
+    """Every name read and every attribute named."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
 
 
 def _drop_unused(tree: ast.Module, keep: str) -> None:

@@ -48,10 +48,10 @@ class DesignContext:
         task_name: registered name or path of the task.
         instruction: what the robot shall do, in words.
         signal_table: the signals a program may take.
-        signal_scales: signal name -> standard deviation of each dimension over sampled states, in the signal's unit.
+        signal_scales: signal name -> standard deviation of each dimension over sampled states, in its unit.
         history: every candidate of earlier generations, failures included.
         best: the best candidate so far, by held-out fitness.
-        best_components: component name -> {"mean", "min", "max", ...} at the end of the best candidate's training.
+        best_components: component name -> {"mean", "min", "max", ...} at the end of the best's training.
         generation, index: which sample is asked for; generations count from 1.
         samples: how many samples the generation has.
         seed: the search's seed.
@@ -102,7 +102,7 @@ class Reply:
         text: the raw reply, kept even when `outcome` is "truncated".
         outcome: "ok", or the kind of failure.
         model: which model wrote it, as the endpoint names it.
-        tokens_in, tokens_out: tokens billed for it, all tries together; None where the endpoint does not tell.
+        tokens_in, tokens_out: tokens billed for it, all tries together; None where nobody tells.
         cost: in the currency of the configured prices; None without prices.
         latency_s: wall time from the first try to the reply.
         error: one line on what went wrong.
@@ -125,7 +125,7 @@ class Reply:
 
 
 class DesignerStopped(UserError):
-    """The designer cannot go on (quota, key, budget, time). What had arrived was delivered before it is raised."""
+    """The designer cannot go on (quota, key, budget, time). What had arrived was delivered before."""
 
 
 class Designer(Protocol):
@@ -145,12 +145,12 @@ class Designer(Protocol):
         ...
 
     def answer(self, asks: Sequence[Ask], on_reply: Callable[[Reply], None]) -> None:
-        """Answers `asks`: calls `on_reply` at most once per ask, in any order, as soon as each reply is there.
+        """Answers `asks`: calls `on_reply` at most once per ask, in any order, as each reply arrives.
 
         `on_reply` is always called from the thread that called `answer`, so it may write to a database.
 
         Raises:
-            DesignerStopped: when it cannot go on; what had arrived was delivered before. Asks without a reply stay open.
+            DesignerStopped: it cannot go on; what had arrived was delivered, asks without a reply stay open.
         """
         ...
 

@@ -1,0 +1,1 @@
+"""Who writes rewards: an LLM over HTTP, evolution, a person with a chat window, or a recording."""

@@ -1,0 +1,208 @@
+"""Prompts: what a designer is told, from templates in `prompts/*.j2`. Pure but for reading those files.
+
+Never in a prompt: the fitness code, its description, the human-written or sparse reward. The fitness VALUE
+and its unit are told. What an LLM wrote before (programs, component names, error texts) is quoted inside
+fences that it cannot close, and cut to a length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from eureka.candidate import Candidate, Status, ranked
+from eureka.designers.base import Message
+from eureka.reflection import figure, summarise
+from rewards import allowed
+from tasks.source_view import designer_source
+from tasks.task import Task
+
+PROGRAM_CAP = 20_000  # characters, about 5,000 tokens
+PROBLEMS_CAP = 8_000
+REFLECTION_CAP = 10_000
+REPLY_CAP = 24_000
+MEMORY_LINES = 60
+
+FIRST_STYLES = (
+    "dense shaping. Every step towards the goal pays a little, by smooth kernels whose gradient never dies.",
+    "minimal. Two or three terms, the fewest that define the task, each of them scaled to order one.",
+    "gated. Multiply what drives progress by how well its precondition (posture, height, ...) is kept.",
+    "progress and energy. Pay for motion or energy where the task needs it; charge for waste.",
+    "robust. Bounded kernels only (tanh, exp), so that no state can pay or cost more than a few units.",
+    "wide and narrow. For each goal a wide kernel that is felt everywhere and a narrow one for precision.",
+    "regular motion. A plain main term plus small costs on effort, jerk and useless velocities.",
+    "asymmetric. A strong linear main term, and penalties only beyond a limit (relu or clamp).",
+)
+NEXT_STYLES = (
+    "refine. Keep the structure of the best program; mend the scales and weights its figures speak against.",
+    "rewrite the weakest component of the best program in another form; leave the rest as it is.",
+    "combine the best program with what worked in another attempt.",
+    "simplify. Take away whatever the figures do not justify, and make the main term stronger.",
+    "a different idea. Solve the task by another main term than the best program has.",
+    "smoother. Keep the aims of the best program with kernels that give a gradient in every state visited.",
+    "sharper. Reward the last part of the way: what separates the present fitness from an excellent one.",
+    "gated. Keep the best program's aims, but multiply its main term by its most important precondition.",
+)
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """What a designer may know of a task: all of it is text or a plain number."""
+
+    name: str
+    instruction: str
+    signals: str
+    action_doc: str
+    action_dims: int
+    control_rate_hz: str
+    episode_length_s: str
+    max_steps: int
+    fitness_unit: str
+    source: str
+
+    @classmethod
+    def of(cls, task: Task) -> TaskView:
+        """The view of a task. Raises OSError where the task's source cannot be read."""
+        return cls(
+            name=task.name,
+            instruction=task.instruction,
+            signals=task.signal_table.describe(),
+            action_doc=task.action_doc,
+            action_dims=task.signal_table["actions"].dims,
+            control_rate_hz=f"{1.0 / task.control_dt_s:g}",
+            episode_length_s=f"{task.episode_length_s:g}",
+            max_steps=round(task.episode_length_s / task.control_dt_s),
+            fitness_unit=task.fitness_unit,
+            source=designer_source(task),
+        )
+
+
+def initial_messages(
+    view: TaskView, *, index: int = 0, samples: int = 1, history: Sequence[Candidate] = ()
+) -> tuple[Message, ...]:
+    """The conversation that asks for sample `index` of `samples` as long as nothing has been scored.
+
+    `history` are attempts that failed; why they did is told.
+    """
+    remembered = memory(history)
+    text = _render(
+        "first.j2",
+        task=_task_text(view),
+        memory=remembered,
+        fence=fence_for(remembered),
+        index=index,
+        samples=samples,
+        style=FIRST_STYLES[index % len(FIRST_STYLES)],
+    )
+    return (Message("system", _system_text()), Message("user", text))
+
+
+def next_messages(
+    view: TaskView,
+    best: Candidate,
+    history: Sequence[Candidate],
+    *,
+    reflection: str | None = None,
+    index: int = 0,
+    samples: int = 1,
+) -> tuple[Message, ...]:
+    """The conversation that asks for a better program.
+
+    Args:
+        view: the task.
+        best: the best candidate so far.
+        history: every candidate of earlier generations.
+        reflection: what the best's training looked like; `best.reflection` where None.
+        index, samples: which sample is asked for, and how many there are.
+    """
+    source = cut(best.source or "", PROGRAM_CAP)
+    happened = cut(reflection or best.reflection or "no record", REFLECTION_CAP)
+    remembered = memory(history)
+    text = _render(
+        "next.j2",
+        task=_task_text(view),
+        view=view,
+        best=best,
+        best_fitness=figure(best.fitness),
+        best_source=source,
+        reflection=happened,
+        memory=remembered,
+        fence=fence_for(source, happened, remembered),
+        index=index,
+        samples=samples,
+        style=NEXT_STYLES[index % len(NEXT_STYLES)],
+    )
+    return (Message("system", _system_text()), Message("user", text))
+
+
+def repair_messages(previous: Sequence[Message], reply: str | None, problems: str) -> tuple[Message, ...]:
+    """The conversation `previous`, the reply that was refused, and what the gate said about it."""
+    told = cut(problems.strip() or "no reply arrived", PROBLEMS_CAP)
+    empty = not (reply or "").strip()
+    text = _render("repair.j2", problems=told, empty=empty, fence=fence_for(told))
+    # Some endpoints refuse an empty message of the assistant, others two user messages in a row.
+    said = "(no reply)" if empty else cut(reply or "", REPLY_CAP)
+    return (*previous, Message("assistant", said), Message("user", text))
+
+
+def memory(history: Sequence[Candidate], lines: int = MEMORY_LINES) -> str:
+    """At most `lines` earlier attempts, a line each: the scored, best first; then failures, newest first."""
+    scored = ranked(history)
+    failed = [
+        c for c in history if not c.scored and c.status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED)
+    ]
+    failed.sort(key=lambda c: (-c.generation, c.index))
+    # Failures are kept in sight: a third of the lines is theirs where there are that many.
+    room = max(lines - len(failed), lines - lines // 3)
+    chosen = scored[:room] + failed[: lines - min(len(scored), room)]
+    left_out = len(scored) + len(failed) - len(chosen)
+    rows = [summarise(candidate) for candidate in chosen]
+    return "\n".join(rows + ([f"... and {left_out} more"] if left_out else []))
+
+
+def cut(text: str, limit: int) -> str:
+    """`text`, its middle left out where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text.rstrip("\n")
+    head, tail = int(limit * 0.7), int(limit * 0.25)
+    return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[-tail:]}"
+
+
+def fence_for(*texts: str) -> str:
+    """A Markdown fence that nothing in `texts` can close: longer than any run of backticks in them."""
+    longest = max((len(run) for text in texts for run in re.findall(r"`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def as_markdown(messages: Sequence[Message]) -> str:
+    """The conversation as one readable text, for files and the command line."""
+    return "\n\n".join(f"## {message.role}\n\n{message.content.strip()}" for message in messages) + "\n"
+
+
+def _system_text() -> str:
+    linalg = ", ".join(f"torch.linalg.{name}" for name in sorted(allowed.LINALG_FUNCTIONS))
+    return _render(
+        "system.j2", torch_functions=" ".join(sorted(allowed.TORCH_FUNCTIONS)), linalg_functions=linalg
+    )
+
+
+def _task_text(view: TaskView) -> str:
+    return _render("task.j2", view=view, fence=fence_for(view.signals, view.source))
+
+
+@cache
+def _environment() -> Environment:
+    folder = Path(__file__).with_name("prompts")
+    # Plain text, not HTML: escaping would change the programs.
+    return Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values).strip() + "\n"

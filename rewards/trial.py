@@ -1,0 +1,371 @@
+"""What the trial measures: one reward program run on sampled signals, every broken promise found at once.
+
+This is the side that runs in the confined child; `rewards.sandbox` starts it. What it checks is what a
+trainer takes for granted: form, shape (N,), float32, device, finite values, equal results for equal signals,
+arguments left alone, and each world's reward computed from that world's signals alone. Programs whose graph
+could not be recorded (a tensor turned into a Python number, output shapes that depend on values, random
+numbers) are refused too.
+
+Axes: N worlds. Not covered: states that the samples do not hold, and inputs that are not finite.
+"""
+
+import ast
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rewards.check import entry_arguments
+from rewards.expressions import Violation
+from rewards.source import entry_points, parse
+from rewards.trace import (
+    PROGRAM_NAME,
+    Program,
+    RewardError,
+    load_program,
+    one_line,
+    program_line,
+    structure_problem,
+)
+from tasks.signals import Signals, SignalTable
+
+TRIAL_RULES = {
+    "T201": "the program must run on the sampled signals",
+    "T202": "the entry point returns (total, components)",
+    "T203": "total and components have shape (N,): one number per world",
+    "T204": "total and components are float32",
+    "T205": "total and components live on the device of the signals",
+    "T206": "total and components are finite",
+    "T207": "equal signals give equal rewards",
+    "T208": "arguments are not changed",
+    "T209": "the reward of a world depends on that world alone",
+    "T210": "no tensor becomes a Python number, no shape depends on values, nothing is random",
+    "T211": "memory grows in proportion to the number of worlds",
+    "T212": "the program must end in time",
+    "T213": "the program must not crash its process",
+}
+"""Code -> the rule in words."""
+
+RELATIVE_TOLERANCE = 1e-4
+"""Largest relative difference that regrouping worlds may make: vectorised and scalar kernels differ by some
+ulp."""
+MAX_NUMBERS_PER_WORLD = 65_536
+"""Largest intermediate result per world: 1 GB at 4096 worlds."""
+LONE_WORLDS = 16
+"""How many worlds are also tried in the company of nothing but a copy of themselves."""
+TIMING_CALLS = 20
+TIMING_LIMIT_S = 0.5
+
+_HINTS = (
+    (r"Boolean value of Tensor", "use torch.where(condition, a, b), and & | ~ between conditions"),
+    (
+        r"converted to|only one element tensors",
+        "use torch functions on the tensor; it has one value per world",
+    ),
+    (
+        r"must match|shape|size|broadcast|[Dd]imension|index .* out of|out of (?:bounds|range)",
+        "every signal is (N, dims), also with dims = 1: take a column by x[:, 0], reduce with dim=-1",
+    ),
+    (r"not enough memory|allocate", "make smaller tensors"),
+    (r"recursion", "a function may not call itself"),
+)
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operator a program runs and notes those that a trainer cannot have, with the program's
+    line."""
+
+    def __init__(self, worlds: int, square: bool) -> None:
+        super().__init__()
+        self.violations: list[Violation] = []
+        self._worlds = worlds
+        self._square = square  # whether (N, N) can be told from a shape that is so by chance
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().removeprefix("aten::")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self._note("T210", f"'{name}' is random.", "remove the random term")
+        elif torch.Tag.data_dependent_output in func.tags:
+            hint = "use torch.where for decisions and torch.stack to join tensors"
+            self._note("T210", "a tensor is turned into a Python number or truth value.", hint)
+        elif torch.Tag.dynamic_output_shape in func.tags and (name != "index.Tensor" or _by_mask(args)):
+            hint = "use torch.where(mask, a, b) instead of selecting worlds"
+            self._note("T210", "the shape of a result depends on values (a mask selects rows).", hint)
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self._size(tensor)
+        return result
+
+    def _size(self, tensor: torch.Tensor) -> None:
+        shape = tuple(tensor.shape)
+        if self._square and shape.count(self._worlds) > 1:
+            hint = "a (N,) and a (N, 1) tensor were combined: take columns by x[:, 0]"
+            self._note(
+                "T211", f"an intermediate result has one number for every PAIR of worlds, {shape}.", hint
+            )
+        elif tensor.numel() > MAX_NUMBERS_PER_WORLD * self._worlds:
+            message = f"an intermediate result has {tensor.numel()} numbers, shape {shape}."
+            self._note("T211", message, f"stay below {MAX_NUMBERS_PER_WORLD} numbers per world")
+
+    def _note(self, code: str, message: str, hint: str) -> None:
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename != PROGRAM_NAME:
+            frame = frame.f_back
+        self.violations.append(Violation(frame.f_lineno if frame else 0, code, message, hint))
+
+
+def _by_mask(args: Sequence[Any]) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+
+
+def examine(text: str, table: SignalTable, batches: Sequence[Signals]) -> dict[str, Any]:
+    """Run the trial of one checked program; a JSON-ready verdict.
+
+    `batches` are signals of different numbers of worlds, finite, each at least 2 worlds; the largest is used
+    for the comparisons and the clock. Returns {"problems": [[line, code, message, hint]], "components":
+    [name], "time_per_call_s": float | None}. Whatever the program raises is a problem, never an exception of
+    `examine`.
+    """
+    batches = sorted(batches, key=_worlds, reverse=True)
+    trial = _Trial(text, batches[0])
+    try:
+        program = load_program(text, table)
+    except RewardError as error:
+        trial.raised(error.error_type, error.detail, error.line)
+        return trial.verdict(None)
+    components = trial.run_watched(program, batches[0])
+    if components:
+        trial.compare_worlds(program, batches[0])
+        if not trial.problems:  # a smaller batch would only repeat them
+            for smaller in batches[1:]:
+                trial.run_watched(program, smaller)
+    clock = _time_per_call(program, trial.inputs, batches[0]) if components and not trial.problems else None
+    return trial.verdict(clock)
+
+
+def _worlds(signals: Signals) -> int:
+    return next(iter(signals.values())).shape[0]
+
+
+class _Trial:
+    """Findings about one program."""
+
+    def __init__(self, text: str, signals: Signals) -> None:
+        self.inputs = entry_arguments(text)
+        self.problems: list[Violation] = []
+        self.components: tuple[str, ...] = ()
+        self._lines = result_lines(text)
+        self._shapes = ", ".join(f"{name} {tuple(signals[name].shape)}" for name in self.inputs)
+
+    def verdict(self, time_per_call_s: float | None) -> dict[str, Any]:
+        unique = sorted(dict.fromkeys(self.problems))
+        problems = [[item.line, item.code, item.message, item.hint] for item in unique]
+        return {"problems": problems, "components": self.components, "time_per_call_s": time_per_call_s}
+
+    def raised(self, kind: str, message: str, line: int) -> None:
+        hint = next((hint for pattern, hint in _HINTS if re.search(pattern, message)), "correct this line")
+        self._note(line, "T201", f"{kind}: {message}", f"{hint}. Shapes of the arguments: {self._shapes}")
+
+    def _note(self, line: int, code: str, message: str, hint: str) -> None:
+        self.problems.append(Violation(line, code, message, hint))
+
+    def _line(self, name: str) -> int:
+        return self._lines.get(name, self._lines[""])
+
+    def _call(self, program: Program, signals: Signals) -> object:
+        """One call; None after an exception, which is noted. A program that returns None is told by its
+        structure."""
+        try:
+            with torch.no_grad():
+                return program(*[signals[name] for name in self.inputs])
+        except Exception as error:
+            self.raised(type(error).__name__, one_line(error), program_line(error))
+            return None
+
+    def run_watched(self, program: Program, signals: Signals) -> tuple[str, ...]:
+        """One watched call on a batch; returns the components' names, () if it went too wrong to compare
+        worlds."""
+        worlds = _worlds(signals)
+        widths = [tensor.shape[1] for tensor in signals.values()]
+        given = {name: signals[name].clone() for name in self.inputs}
+        versions = {name: tensor._version for name, tensor in given.items()}
+        before = len(self.problems)
+        with _Watch(worlds, square=worlds > 16 and worlds not in widths) as watch:
+            result = self._call(program, given)
+        self.problems.extend(watch.violations)
+        if len([item for item in self.problems[before:] if item.code == "T201"]):
+            return ()
+        for name, tensor in given.items():
+            if tensor._version != versions[name] or not _same(tensor, signals[name]):
+                hint = (
+                    "make new tensors: write y = x + 1 instead of x += 1, and x.clone() before writing into x"
+                )
+                self._note(
+                    self._line(""), "T208", f"the program changed its argument '{name}' in place.", hint
+                )
+        if problem := structure_problem(result):
+            hint = "end with: return total, {'component_name': component, ...}"
+            self._note(self._line(""), "T202", problem, hint)
+            return ()
+        total, components = result  # type: ignore[misc]
+        self.components = tuple(components)
+        sound = [self._look_at(name, value, given) for name, value in [("total", total), *components.items()]]
+        return self.components if all(sound) else ()
+
+    def _look_at(self, name: str, value: torch.Tensor, signals: Signals) -> bool:
+        """Note what is wrong with one result; False if it cannot be compared world by world."""
+        like = signals[self.inputs[0]]
+        worlds, line = like.shape[0], self._line(name)
+        what = "the total" if name == "total" else f"component '{name}'"
+        if tuple(value.shape) != (worlds,):
+            message = f"{what} has shape {tuple(value.shape)}; expected ({worlds},), one value per world."
+            self._note(line, "T203", message, _shape_hint(tuple(value.shape), worlds))
+            return False
+        if value.dtype != torch.float32:
+            message = f"{what} is {value.dtype}; expected torch.float32."
+            self._note(line, "T204", message, "convert it with .float()")
+            return False
+        if value.device != like.device:
+            message = f"{what} is on {value.device}; the signals are on {like.device}."
+            self._note(line, "T205", message, f"make tensors with device={self.inputs[0]}.device")
+            return False
+        broken = int((~torch.isfinite(value)).sum())
+        if broken:
+            nans = int(torch.isnan(value).sum())
+            message = (
+                f"{what} is not finite in {broken} of {worlds} worlds ({nans} NaN, {broken - nans} infinite)."
+            )
+            hint = "guard divisions, logarithms, roots and exp: x / (y + 1e-6), torch.clamp(x, min=1e-6)"
+            self._note(line, "T206", message, hint)
+        return True
+
+    def compare_worlds(self, program: Program, signals: Signals) -> None:
+        """Calls again on equal, permuted, partly replaced and fewer worlds, and compares world by world."""
+        worlds = _worlds(signals)
+        first = self._values(program, signals)
+        again = self._values(program, signals)
+        if first is None or again is None:
+            return
+        for name, value in first.items():
+            if name not in again or not _same(value, again[name]):
+                hint = "a reward is a pure function of its arguments; keep no state and no randomness"
+                self._note(
+                    self._line(name), "T207", f"two equal calls gave two different values of '{name}'.", hint
+                )
+                return
+        scale = _scale(first)
+        mixed: set[str] = set()
+        for kept, variant in _variants(signals, worlds):
+            other = self._values(program, variant)
+            if other is None:
+                return
+            mixed |= {
+                name for name, value in first.items() if _differs(value[kept[0]], other[name][kept[1]], scale)
+            }
+        for name in sorted(mixed):
+            message = f"'{name}' of one world changes when only other worlds change."
+            hint = "reduce over dim=-1, never over worlds: no x.mean(), x.max(), x.any(), x.sum(dim=0)"
+            self._note(self._line(name), "T209", message, hint)
+
+    def _values(self, program: Program, signals: Signals) -> dict[str, torch.Tensor] | None:
+        """Total and components by name, or None when this call failed or changed its form (which is
+        noted)."""
+        result = self._call(program, {name: signals[name].clone() for name in self.inputs})
+        if result is None:
+            return None
+        if problem := structure_problem(result):
+            self._note(self._line(""), "T202", problem, "return the same form for every number of worlds")
+            return None
+        total, components = result  # type: ignore[misc]
+        values = {"total": total, **components}
+        sound = all(tuple(value.shape) == (_worlds(signals),) for value in values.values())
+        if not sound or tuple(components) != self.components:
+            message = (
+                f"with {_worlds(signals)} worlds the components or their shapes differ from the first call."
+            )
+            self._note(self._line(""), "T203", message, "let every shape follow from the arguments' shapes")
+            return None
+        return {name: value.clone() for name, value in values.items()}
+
+
+def _variants(signals: Signals, worlds: int) -> Iterator[tuple[tuple[torch.Tensor, torch.Tensor], Signals]]:
+    """Batches in which some worlds are as before: ((index before, index now), signals)."""
+    generator = torch.Generator().manual_seed(0)
+    everyone = torch.arange(worlds)
+    order = torch.randperm(worlds, generator=generator)
+    yield (order, everyone), {name: tensor[order] for name, tensor in signals.items()}
+    half = worlds // 2
+    for kept, replaced in ((everyone[:half], everyone[half:]), (everyone[half:], everyone[:half])):
+        changed = {name: tensor.clone() for name, tensor in signals.items()}
+        for tensor in changed.values():
+            rows = kept[torch.randint(len(kept), (len(replaced),), generator=generator)]
+            tensor[replaced] = 1.5 * tensor[rows] + 0.25
+        yield (kept, kept), changed
+        yield (kept, torch.arange(len(kept))), {name: tensor[kept] for name, tensor in signals.items()}
+    # Among many worlds x.any() is always true and x.all() never: worlds that see only their like tell.
+    for world in everyone[:: max(1, worlds // LONE_WORLDS)]:
+        twins = world.repeat(2)
+        yield (twins, torch.arange(2)), {name: tensor[twins] for name, tensor in signals.items()}
+
+
+def _scale(values: dict[str, torch.Tensor]) -> float:
+    """Largest finite magnitude: results are differences of terms of that size, so rounding is in proportion
+    to it."""
+    finite = [value[torch.isfinite(value)].abs() for value in values.values()]
+    return max([1e-6, *(float(value.max()) for value in finite if value.numel())])
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def _differs(a: torch.Tensor, b: torch.Tensor, scale: float) -> bool:
+    tolerance = RELATIVE_TOLERANCE * 0.1 * scale
+    return not torch.allclose(a, b, rtol=RELATIVE_TOLERANCE, atol=tolerance, equal_nan=True)
+
+
+def _shape_hint(shape: tuple[int, ...], worlds: int) -> str:
+    if shape == (worlds, 1):
+        return "take the column: x[:, 0] or x.squeeze(-1)"
+    if shape == (worlds, worlds):
+        return "a (N,) and a (N, 1) tensor were combined: take columns by x[:, 0] before"
+    if shape == ():
+        return "it was reduced over all worlds: reduce with dim=-1; constants: torch.full_like(x[:, 0], 1.0)"
+    return "reduce over the last dimension, for example with .sum(dim=-1)"
+
+
+def result_lines(text: str) -> dict[str, int]:
+    """Line of each component in the returned dict as far as it is written out; "" is the line of the last
+    return."""
+    entry = entry_points(parse(text))[0]
+    returns = [node for node in ast.walk(entry) if isinstance(node, ast.Return)]
+    lines = {"": returns[-1].lineno if returns else entry.lineno}
+    for node in ast.walk(entry):
+        if isinstance(node, ast.Dict):
+            for key in node.keys:
+                if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                    lines[key.value] = key.lineno
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            if isinstance(key, str):
+                lines[key] = node.lineno
+    return lines
+
+
+def _time_per_call(program: Program, inputs: tuple[str, ...], signals: Signals) -> float:
+    """Median seconds of one call on one thread."""
+    arguments = [signals[name] for name in inputs]
+    times: list[float] = []
+    with torch.no_grad():
+        program(*arguments)
+        began = time.perf_counter()
+        while len(times) < TIMING_CALLS and time.perf_counter() - began < TIMING_LIMIT_S:
+            start = time.perf_counter()
+            program(*arguments)
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]

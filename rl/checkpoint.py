@@ -1,0 +1,145 @@
+"""Checkpoints: model_000100.pt (weights, optimiser, generator state) with model_000100.json (readable meta) beside it.
+
+Both are written whole, the meta last, so a pair that exists is complete. Weights are loaded with `weights_only`: a
+checkpoint from elsewhere runs no code. A policy is rebuilt from the meta and its weights alone.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl.config import PPOConfig
+from rl.record import read_json, write_atomic, write_json_atomic
+from rl.rsl_adapter import make_actor
+from tasks.errors import UserError
+from tasks.task import Task
+
+SCHEMA = 1
+_META_FIELDS = {"schema": int, "task": str, "task_ref": str, "num_observations": int, "num_actions": int,
+                "hidden_dims": list, "activation": str, "obs_normalization": bool, "iteration": int,
+                "env_steps": int, "reward_sha256": str}  # fmt: skip
+_LIBRARIES = ("torch", "rsl-rl-lib", "mujoco")
+
+
+class Policy:
+    """A trained policy: observations (N, O) -> actions (N, A), the mean of its Gaussian, without noise."""
+
+    def __init__(self, module: nn.Module, meta: Mapping[str, Any]) -> None:
+        self.module = module.eval()
+        """The network with its observation normaliser, (N, O) -> (N, A); a plain module, to export."""
+        self.meta = dict(meta)
+        """Content of the meta file."""
+
+    def __call__(self, observation: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.module(observation)
+
+    def to(self, device: str | torch.device) -> Policy:
+        """Move the network and return self."""
+        self.module.to(device)
+        return self
+
+
+def checkpoint_name(iteration: int) -> str:
+    """File name of the checkpoint after `iteration` iterations."""
+    return f"model_{iteration:06d}.pt"
+
+
+def make_meta(task: Task, task_ref: str, num_observations: int, num_actions: int, config: PPOConfig) -> dict[str, Any]:
+    """The part of the meta file that a whole training shares."""
+    return {
+        "schema": SCHEMA,
+        "task": task.name,
+        "task_ref": task_ref,
+        "num_observations": num_observations,
+        "num_actions": num_actions,
+        "hidden_dims": list(config.hidden_dims),
+        "activation": config.activation,
+        "obs_normalization": config.obs_normalization,
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def save(run_dir: Path, iteration: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of `iteration` and return the path of its .pt file.
+
+    state: nested dicts of tensors and plain values, with "actor_state_dict". meta: the meta file without "iteration".
+    """
+    path = Path(run_dir) / checkpoint_name(iteration)
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomic(path, buffer.getvalue())
+    write_json_atomic(path.with_suffix(".json"), {**meta, "iteration": iteration})
+    return path
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest complete checkpoint in a folder, or None."""
+    complete = [p for p in Path(run_dir).glob("model_*.pt") if p.with_suffix(".json").exists()]
+    return max(complete, key=lambda p: p.name, default=None)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The meta of checkpoint `path`. Raises UserError if it is missing, damaged or from another version."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected a checkpoint file such as {checkpoint_name(100)}.")
+    meta_path = path.with_suffix(".json")
+    meta = read_json(meta_path)
+    if not isinstance(meta, dict):
+        raise UserError(f"{meta_path}: expected an object with fields, got {type(meta).__name__}.")
+    if meta.get("schema") != SCHEMA:
+        raise UserError(f"{meta_path}: schema {meta.get('schema')!r} is not the supported {SCHEMA}: from another version.")
+    for name, kind in _META_FIELDS.items():
+        if not isinstance(meta.get(name), kind):
+            raise UserError(f"{meta_path}: field '{name}' is {meta.get(name)!r}, expected {kind.__name__}.")
+    return meta
+
+
+def load_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The state in checkpoint `path`. Raises UserError if the file is missing or damaged."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint.")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError) as error:
+        raise UserError(f"{path}: damaged, or no checkpoint of ours ({str(error).splitlines()[0][:120]}).") from None
+    if not isinstance(state, dict) or "actor_state_dict" not in state:
+        raise UserError(f"{path}: holds no policy; expected a checkpoint of a training.")
+    return state
+
+
+def load_policy(path: Path, task: Task | None = None) -> Policy:
+    """The policy of checkpoint `path`, on the CPU.
+
+    With `task`, it must be the task of the checkpoint. Raises UserError if it is not, if the file is missing, damaged
+    or from another version, or if meta and weights disagree.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint.")
+    meta = read_meta(path)
+    if task is not None and task.name != meta["task"]:
+        raise UserError(f"{path}: a policy of task '{meta['task']}', not of '{task.name}'.")
+    state = load_state(path)
+    config = PPOConfig(
+        hidden_dims=tuple(meta["hidden_dims"]),
+        activation=meta["activation"],
+        obs_normalization=meta["obs_normalization"],
+    )
+    actor = make_actor(meta["num_observations"], meta["num_actions"], config)
+    try:
+        actor.load_state_dict(state["actor_state_dict"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: weights and meta disagree ({' '.join(str(error).split())[:160]}).") from None
+    return Policy(actor.as_jit(), meta)

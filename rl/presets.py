@@ -1,0 +1,50 @@
+"""What each task of ours trains with. Values only; `rl.config` says what the fields mean and checks them.
+
+A preset is a mapping of `TrainConfig` fields that differ from the defaults; PPO's own fields stand under "ppo".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "cartpole-balance": {
+        "num_envs": 256,
+        "steps_per_env": 16,
+        "iterations": 50,
+        "ppo": {"hidden_dims": (32, 32), "gamma": 0.99, "entropy_coef": 0.0},
+    },
+    "cartpole-swingup": {
+        "num_envs": 512,
+        "steps_per_env": 16,
+        "iterations": 150,
+        "ppo": {"hidden_dims": (64, 64), "gamma": 0.99, "entropy_coef": 0.005},
+    },
+    "ball-balance": {
+        "num_envs": 512,
+        "steps_per_env": 16,
+        "iterations": 150,
+        "ppo": {"hidden_dims": (64, 64), "gamma": 0.99},
+    },
+    "quadcopter-hover": {
+        "num_envs": 512,
+        "steps_per_env": 16,
+        "iterations": 200,
+        "ppo": {"hidden_dims": (64, 64), "gamma": 0.99},
+    },
+    "ant-run": {
+        "num_envs": 1024,
+        "steps_per_env": 16,
+        "iterations": 300,
+        "save_interval": 50,
+        "ppo": {"hidden_dims": (128, 64), "gamma": 0.99},
+    },
+    "humanoid-run": {
+        "num_envs": 1024,
+        "steps_per_env": 16,
+        "iterations": 500,
+        "save_interval": 50,
+        "ppo": {"hidden_dims": (128, 128), "gamma": 0.99},
+    },
+}

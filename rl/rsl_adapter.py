@@ -1,0 +1,136 @@
+"""Our environments and rewards as rsl_rl sees them, and rsl_rl's PPO as we build it.
+
+The reward of a step is computed from the state that the step reached, before any reset. In a world that diverged it
+is 0: MuJoCo has silently put that world into its default state, which is no state of the episode. Truncated episodes
+are handed over as `time_outs`, so rsl_rl bootstraps their value; terminated ones are not.
+
+We drive `rsl_rl.algorithms.PPO` ourselves instead of through its runner, which prints, logs and synchronises with the
+device at every step. Axes: N worlds, O observation, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from rsl_rl.algorithms import PPO
+from rsl_rl.env import VecEnv
+from rsl_rl.models import MLPModel
+from tensordict import TensorDict
+from torch import Tensor
+
+from rl.config import PPOConfig
+from rl.rsl_speed import DiagonalGaussian, ShuffledStorage
+from tasks.env import EnvStep, TaskEnv
+from tasks.signals import Signals
+
+Reward = Callable[[Signals], tuple[Tensor, dict[str, Tensor]]]
+"""Signals of N worlds -> total (N,), components (N,) each: a `rewards.trace.RewardFunction`."""
+
+OBSERVATION_GROUP = "policy"
+
+
+@dataclass
+class RewardedStep:
+    """One step of N worlds with its reward."""
+
+    env: EnvStep
+    total: Tensor
+    """(N,) what the reward program returned, unscaled; of a diverged world it means nothing."""
+    components: dict[str, Tensor]
+    """The program's components, (N,) each."""
+    reward: Tensor
+    """(N,) what PPO learns from: total x reward_scale, and 0 where the world diverged."""
+
+
+class RslVecEnv(VecEnv):
+    """A task environment with a reward program, for rsl_rl."""
+
+    def __init__(self, env: TaskEnv, reward: Reward, reward_scale: float = 1.0) -> None:
+        """`env` stays the caller's to close."""
+        self.env = env
+        self.reward = reward
+        self.reward_scale = reward_scale
+        self.num_envs = env.num_envs
+        self.num_actions = env.num_actions
+        self.max_episode_length = env.max_episode_steps
+        self.device = env.device
+        self.cfg: dict[str, object] = {}
+        self.last: RewardedStep | None = None
+        """The latest step; None before the first."""
+
+    @property
+    def episode_length_buf(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Steps played of each world's episode, (N,)."""
+        return self.env.episode_step
+
+    @episode_length_buf.setter
+    def episode_length_buf(self, value: Tensor) -> None:
+        self.env.episode_step.copy_(value)
+
+    def get_observations(self) -> TensorDict:
+        """The current observation under the group "policy", (N, O)."""
+        return self._wrap(self.env.observe())
+
+    def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Tensor]]:
+        """Step all worlds by actions (N, A): next observation, reward (N,), done (N,), {"time_outs": (N,) bool}."""
+        step = self.env.step(actions)
+        total, components = self.reward(step.signals)
+        reward = torch.where(step.reasons["diverged"], 0.0, total * self.reward_scale)
+        self.last = RewardedStep(step, total, components, reward)
+        return self._wrap(step.observation), reward, step.done, {"time_outs": step.truncated}
+
+    def _wrap(self, observation: Tensor) -> TensorDict:
+        return TensorDict({OBSERVATION_GROUP: observation}, batch_size=[self.num_envs])
+
+
+def make_actor(num_observations: int, num_actions: int, config: PPOConfig) -> MLPModel:
+    """The policy network: observation (N, O) -> Gaussian with state-independent noise over actions (N, A)."""
+    noise = {"class_name": DiagonalGaussian, "init_std": config.init_noise_std}
+    return _make_mlp(num_observations, num_actions, config, noise)
+
+
+def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int) -> PPO:
+    """rsl_rl's PPO with fresh networks (drawn from torch's global generator) for `env`."""
+    num_observations = env.env.num_observations
+    actor = make_actor(num_observations, env.num_actions, config)
+    critic = _make_mlp(num_observations, 1, config, None)
+    storage = ShuffledStorage(
+        "rl", env.num_envs, steps_per_env, env.get_observations(), [env.num_actions], str(env.device)
+    )
+    ppo = PPO(
+        actor,
+        critic,
+        storage,
+        num_learning_epochs=config.num_learning_epochs,
+        num_mini_batches=config.num_mini_batches,
+        clip_param=config.clip_param,
+        gamma=config.gamma,
+        lam=config.lam,
+        value_loss_coef=config.value_loss_coef,
+        entropy_coef=config.entropy_coef,
+        learning_rate=config.learning_rate,
+        max_grad_norm=config.max_grad_norm,
+        schedule=config.schedule,
+        desired_kl=config.desired_kl,
+        device=str(env.device),
+    )
+    # One fused kernel per step instead of a dozen small ones per parameter.
+    ppo.optimizer = torch.optim.Adam(
+        [*actor.parameters(), *critic.parameters()], lr=config.learning_rate, fused=True
+    )
+    return ppo
+
+
+def _make_mlp(num_inputs: int, num_outputs: int, config: PPOConfig, noise: dict | None) -> MLPModel:
+    return MLPModel(
+        TensorDict({OBSERVATION_GROUP: torch.zeros(1, num_inputs)}, batch_size=[1]),
+        {"net": [OBSERVATION_GROUP]},
+        "net",
+        num_outputs,
+        hidden_dims=config.hidden_dims,
+        activation=config.activation,
+        obs_normalization=config.obs_normalization,
+        distribution_cfg=noise,
+    )

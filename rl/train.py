@@ -1,0 +1,321 @@
+"""One training: PPO on one reward, then held-out evaluation. What it writes is described in `rl.record`.
+
+A training ends with a status, not with an exception, when the reward program raises (reward_error) or is refused
+(rejected), a reward or the policy is not finite (nonfinite_*), most episodes end because the simulation diverged
+(diverged), or the time is up (time_limit). None of these has a fitness. No NaN is turned into a number anywhere; the
+one reward that is replaced is that of a world that diverged (see `rl.rsl_adapter`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewards.source import RewardSource
+from rewards.trace import RewardError, RewardFunction, build_reward
+from rl import checkpoint
+from rl.evaluate import Evaluation, evaluate
+from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
+from rl.rsl_adapter import RewardedStep, RslVecEnv, make_ppo
+from rl.statistics import TrainingStatistics
+from tasks import registry
+from tasks.env import make_env
+from tasks.errors import UserError
+from tasks.task import Task
+
+DIVERGED_SHARE = 0.5
+"""A training ends as "diverged" when more than this share of recent episodes ended by a diverged simulation."""
+DIVERGED_WINDOW = 10
+"""Recent: the last so many iterations,"""
+DIVERGED_MIN_EPISODES = 16
+"""and at least so many episodes, so that one bad world at the start does not end a training."""
+
+OnIteration = Callable[[dict[str, Any]], None]
+
+
+class TrainingFailed(Exception):
+    """A training came to an end that has a status of its own."""
+
+    def __init__(self, status: str, kind: str, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error_entry(kind, message, line)
+
+
+def train(
+    request: TrainRequest, run_dir: Path, *, on_iteration: OnIteration | None = None, resume: bool = False
+) -> dict[str, Any]:
+    """Train, evaluate and write run_dir/result.json; return its content.
+
+    on_iteration is called with each metrics line. With `resume` the training continues after the newest checkpoint in
+    the folder, if there is one; worlds start new episodes there. Without, what an earlier training left is removed.
+    Sets torch's threads, product precision and global seed for this process.
+
+    Raises UserError if the task, device or checkpoint cannot be used.
+    """
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    task = registry.make(request.task)
+    if not resume:
+        _remove_earlier(run_dir)
+    try:
+        reward = build_reward(request.reward, task.signal_table)
+    except RewardError as error:
+        return _refused(request, run_dir, task, "reward_error", reward_error_entry(error))
+    except UserError as error:
+        return _refused(request, run_dir, task, "rejected", error_entry("UserError", str(error)))
+    torch.set_num_threads(request.threads or available_threads())
+    torch.set_float32_matmul_precision(request.config.matmul_precision)
+    training = Training(request, task, reward, run_dir, resume=resume)
+    try:
+        result = _run(training, on_iteration)
+    finally:
+        training.close()
+    write_json_atomic(run_dir / RESULT, result)
+    return result
+
+
+def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]:
+    request, config = training.request, training.request.config
+    try:
+        while training.iteration < config.iterations:
+            metrics = training.run_iteration()
+            if on_iteration is not None:
+                on_iteration(metrics)
+            last = training.iteration == config.iterations
+            if last or training.iteration % config.save_interval == 0:
+                training.save(metrics["fitness"])
+            if not last and request.time_limit_s is not None and training.elapsed_s() > request.time_limit_s:
+                training.save(metrics["fitness"])
+                message = f"time limit of {request.time_limit_s:g} s reached after {training.iteration} iterations"
+                raise TrainingFailed("time_limit", "TimeLimit", message)
+    except TrainingFailed as failure:
+        return training.result(failure.status, error=failure.error)
+    except RewardError as error:
+        return training.result("reward_error", error=reward_error_entry(error, training.iteration + 1))
+    path = checkpoint.latest(training.run_dir)
+    assert path is not None, "the last iteration is always saved"
+    policy = checkpoint.load_policy(path, training.task)
+    evaluation = evaluate(
+        training.task, policy, episodes=config.eval_episodes, seed=request.eval_seed, num_threads=request.threads
+    )
+    return training.result("ok", evaluation)
+
+
+class Training:
+    """The state of one training: worlds, PPO, statistics and the counters."""
+
+    def __init__(self, request: TrainRequest, task: Task, reward: RewardFunction, run_dir: Path, *, resume: bool = False) -> None:
+        """Build everything; with `resume` and a checkpoint in `run_dir`, in the state of that checkpoint."""
+        self.request, self.task, self.run_dir = request, task, run_dir
+        config = request.config
+        found = checkpoint.latest(run_dir) if resume else None
+        meta = checkpoint.read_meta(found) if found else None
+        self.iteration = int(meta["iteration"]) if meta else 0
+        self.env_steps = int(meta["env_steps"]) if meta else 0
+        self.saved: str | None = found.name if found else None
+        torch.manual_seed(request.seed)
+        # A resumed training must not replay the episodes of its first iterations.
+        self.env = make_env(
+            task,
+            config.num_envs,
+            seed=(request.seed + 1_000_003 * self.iteration) % 2**63,
+            num_threads=request.threads,
+            device=request.device,
+        )
+        self.vec_env = RslVecEnv(self.env, reward, config.ppo.reward_scale)
+        self.ppo = make_ppo(self.vec_env, config.ppo, config.steps_per_env)
+        self.meta = checkpoint.make_meta(
+            task, request.task, self.env.num_observations, self.env.num_actions, config.ppo
+        ) | {"reward_sha256": RewardSource(request.reward).sha256}
+        if found and meta:
+            self._restore(found, meta)
+        # Worlds that all start together end together: PPO would see the ends of episodes only now and then.
+        self.vec_env.episode_length_buf = torch.randint_like(self.env.episode_step, self.env.max_episode_steps)
+        self.statistics = TrainingStatistics(self.env)
+        self._divergences: deque[tuple[int, int]] = deque(maxlen=DIVERGED_WINDOW)
+        self.writer = RunWriter(run_dir, keep_until=self.iteration)
+        self._wall_before = float(self.writer.kept[-1]["wall_s"]) if self.writer.kept else 0.0
+        self._started = time.monotonic()
+        self._wall_s = self._wall_before
+        self.ppo.train_mode()
+        self._observation = self.vec_env.get_observations()
+
+    def elapsed_s(self) -> float:
+        """Seconds since this process began to train."""
+        return time.monotonic() - self._started
+
+    def run_iteration(self) -> dict[str, Any]:
+        """One rollout and one update; writes and returns the metrics line.
+
+        Raises TrainingFailed if a reward, a loss or the policy is not finite, or too many worlds diverged; RewardError if
+        the reward program raises.
+        """
+        began = time.monotonic()
+        config = self.request.config
+        with torch.inference_mode():
+            steps = self._rollout()
+            self._check_reward(steps)
+            self.ppo.compute_returns(self._observation)
+        losses = self.ppo.update()
+        self.iteration += 1
+        new_steps = config.num_envs * config.steps_per_env
+        self.env_steps += new_steps
+        self._check_policy(losses)
+        with torch.inference_mode():
+            collected = self.statistics.collect()
+            noise_std = float(self.ppo.actor.output_std.mean())
+        self._divergences.append((collected["diverged"], collected.pop("ended")))
+        self._check_divergence()
+        self._wall_s = self._wall_before + self.elapsed_s()
+        metrics = {
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+            "wall_s": round(self._wall_s, 3),
+            **collected,
+            "learning_rate": self.ppo.learning_rate,
+            "noise_std": noise_std,
+            "value_loss": losses["value"],
+            "surrogate_loss": losses["surrogate"],
+            "steps_per_s": round(new_steps / (time.monotonic() - began), 1),
+        }
+        self.writer.write(metrics)
+        return metrics
+
+    def _rollout(self) -> list[RewardedStep]:
+        steps = []
+        for _ in range(self.request.config.steps_per_env):
+            actions = self.ppo.act(self._observation)
+            self._observation, reward, done, extras = self.vec_env.step(actions)
+            self.ppo.process_env_step(self._observation, reward, done, extras)
+            step = self.vec_env.last
+            assert step is not None
+            self.statistics.add(step)
+            steps.append(step)
+        return steps
+
+    def _check_reward(self, steps: list[RewardedStep]) -> None:
+        # One host synchronisation for the whole rollout; details are looked up only when something is wrong.
+        bad = ~torch.isfinite(torch.stack([step.reward for step in steps]))
+        count = int(bad.sum())
+        if not count:
+            return
+        names = [
+            name for name in steps[0].components if any(_nonfinite(s.components[name], s) for s in steps)
+        ]  # fmt: skip
+        where = f"components: {', '.join(names)}" if names else "every component is finite, only the total is not"
+        raise TrainingFailed(
+            "nonfinite_reward",
+            "NonFiniteReward",
+            f"iteration {self.iteration + 1}: {count} of {bad.numel()} rewards are not finite; {where}",
+        )
+
+    def _check_policy(self, losses: dict[str, float]) -> None:
+        parameters = [*self.ppo.actor.parameters(), *self.ppo.critic.parameters()]
+        finite = torch.stack([p.detach().isfinite().all() for p in parameters]).all()
+        bad = [f"{name} loss" for name, value in losses.items() if not math.isfinite(value)]
+        if not bool(finite):
+            bad.append("network weights")
+        if bad:
+            message = f"iteration {self.iteration}: not finite after the update: {', '.join(bad)}"
+            raise TrainingFailed("nonfinite_policy", "NonFinitePolicy", message)
+
+    def _check_divergence(self) -> None:
+        diverged = sum(d for d, _ in self._divergences)
+        ended = sum(e for _, e in self._divergences)
+        if ended >= DIVERGED_MIN_EPISODES and diverged > DIVERGED_SHARE * ended:
+            message = (
+                f"iteration {self.iteration}: the simulation diverged in {diverged} of the last {ended} episodes; "
+                "the reward drives the robot to states that the physics cannot follow"
+            )
+            raise TrainingFailed("diverged", "Diverged", message)
+
+    def save(self, fitness: float | None) -> None:
+        """Write a checkpoint. `fitness`: of the training episodes of the iteration, for the meta file."""
+        state = {**self.ppo.save(), "torch_rng": torch.get_rng_state(), "iteration": self.iteration}
+        meta = {**self.meta, "env_steps": self.env_steps, "training_fitness": fitness}
+        self.saved = checkpoint.save(self.run_dir, self.iteration, state, meta).name
+
+    def _restore(self, path: Path, meta: dict[str, Any]) -> None:
+        for field, value in self.meta.items():
+            if field != "libraries" and meta.get(field) != value:
+                raise UserError(f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}.")
+        state = checkpoint.load_state(path, self.request.device)
+        try:
+            self.ppo.load(state, None, True)
+            torch.set_rng_state(state["torch_rng"].cpu())
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: cannot resume ({' '.join(str(error).split())[:160]}).") from None
+
+    def result(
+        self, status: str, evaluation: Evaluation | None = None, error: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The result of the training as it stands."""
+        values: dict[str, Any] = {"error": error, "fitness_unit": self.task.fitness_unit}
+        if evaluation is not None:
+            values |= {
+                "fitness": evaluation.fitness,
+                "fitness_std": evaluation.fitness_std,
+                "eval": {
+                    "episodes": len(evaluation.per_episode),
+                    "episode_length_s": evaluation.episode_length_s,
+                    "terminations": evaluation.terminations,
+                    "truncations": evaluation.truncations,
+                    "diverged": evaluation.diverged,
+                    "seed": evaluation.seed,
+                },
+            }
+        return make_result(
+            self.request,
+            status,
+            env_steps=self.env_steps,
+            iterations=self.iteration,
+            wall_s=round(self._wall_s, 3),
+            steps_per_s=round(self.env_steps / self._wall_s, 1) if self._wall_s else None,
+            checkpoint=self.saved,
+            **values,
+        )
+
+    def close(self) -> None:
+        """Close the files and the worlds."""
+        self.writer.close()
+        self.env.close()
+
+
+def _nonfinite(component: Tensor, step: RewardedStep) -> bool:
+    return bool((~torch.isfinite(component) & ~step.env.reasons["diverged"]).any())
+
+
+def available_threads() -> int:
+    """CPU threads that this process may use; not all that the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def reward_error_entry(error: RewardError, iteration: int | None = None) -> dict[str, Any]:
+    """The "error" of a result for a reward program that raised, in `iteration` or before the first."""
+    when = f" (in iteration {iteration})" if iteration is not None else ""
+    return error_entry(error.error_type, f"{error}{when}", error.line or None)
+
+
+def _refused(
+    request: TrainRequest, run_dir: Path, task: Task, status: str, error: dict[str, Any]
+) -> dict[str, Any]:
+    result = make_result(request, status, error=error, fitness_unit=task.fitness_unit)
+    write_json_atomic(run_dir / RESULT, result)
+    return result
+
+
+def _remove_earlier(run_dir: Path) -> None:
+    for pattern in ("model_*.pt", "model_*.json", RESULT, "events.out.tfevents.*"):
+        for path in run_dir.glob(pattern):
+            path.unlink()

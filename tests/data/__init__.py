@@ -1,0 +1,1 @@
+"""Files that tests work on: a tiny task, a scripted designer."""

@@ -1,0 +1,147 @@
+"""A designer with written answers, and a driver that runs a search in a process of its own.
+
+The driver is `python -m tests.eureka.scripted FOLDER LOG [MOMENT]`: it searches the slider task, appends the id of
+every ask it answers to LOG, and where MOMENT is given kills itself with SIGKILL when that moment comes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from eureka.designers.base import Ask, DesignerConfig, Reply
+from eureka.executors.local import LocalExecutor
+from eureka.listener import Listener
+from eureka.search import run_search
+from eureka.search_config import SearchConfig, load_config, start_folder
+
+SLIDER = Path(__file__).parents[1] / "data" / "slider.py"
+MOMENTS = ("first_reply", "judged", "trained", "between_generations", "training", "final", "report")
+
+
+def program(weight: float, name: str) -> str:
+    """A valid reply whose only component is called `name`."""
+    return (
+        f"I pull the mass to the middle.\n\n```python\nimport torch\n\ndef compute_reward(mass_position):\n"
+        f"    {name} = {weight} * torch.exp(-torch.square(mass_position[:, 0]))\n"
+        f'    return {name}, {{"{name}": {name}}}\n```\n'
+    )
+
+
+BROKEN = "```python\ndef compute_reward(mass_postion):\n    return mass_postion[:, 0], {}\n```"
+
+
+def component_of(candidate_id: str) -> str:
+    """The component name that tells which reply a training belongs to."""
+    return f"pull_{candidate_id}"
+
+
+class ScriptedDesigner:
+    """Answers in reverse order; every reply carries its candidate's name. Sample 1 is broken until repaired once."""
+
+    name = "scripted"
+
+    def __init__(self, log: Path | None = None, never_mended: tuple[str, ...] = ()) -> None:
+        self.log = log
+        self.never_mended = never_mended
+        self.asked: list[Ask] = []
+
+    def check(self) -> None:
+        """Nothing to check."""
+
+    def answer(self, asks: Sequence[Ask], on_reply: Callable[[Reply], None]) -> None:
+        """See the class."""
+        for ask in reversed(asks):
+            self.asked.append(ask)
+            if self.log is not None:
+                with self.log.open("a") as file:
+                    file.write(ask.ask_id + "\n")
+            broken = ask.candidate_id in self.never_mended or (ask.context.index == 1 and ask.attempt == 0)
+            weight = 1.0 + ask.context.generation + 0.5 * ask.context.index
+            text = BROKEN if broken else program(weight, component_of(ask.candidate_id))
+            on_reply(Reply(ask.ask_id, text, "ok", "script", tokens_in=10, tokens_out=5, latency_s=0.0))
+
+
+class KillingListener(Listener):
+    """Ends its own process without warning when a moment comes."""
+
+    def __init__(self, moment: str | None) -> None:
+        self.moment = moment
+        self.generation = 0
+
+    def _at(self, moment: str) -> None:
+        if moment == self.moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def generation_started(self, generation: int, generations: int) -> None:
+        """A new generation begins."""
+        self.generation = generation
+        if generation == 2:
+            self._at("between_generations")
+
+    def reply_arrived(self, reply: Reply) -> None:
+        """A reply is stored."""
+        self._at("first_reply")
+
+    def judged(self, candidate) -> None:
+        """A verdict is stored."""
+        self._at("judged")
+
+    def tick(self) -> None:
+        """Trainings run."""
+        if self.generation == 2:
+            self._at("training")
+
+    def run_ended(self, run_id: str, status: str, fitness: float | None) -> None:
+        """A training has ended."""
+        self._at("final" if run_id.startswith(("final", "human", "sparse")) else "trained")
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        print(text, flush=True)
+
+
+def slider_config(**changes) -> SearchConfig:
+    """A search of the slider task that takes seconds."""
+    values = {
+        "task": str(SLIDER),
+        "samples": 2,
+        "generations": 2,
+        "repairs": 1,
+        "final_seeds": 1,
+        "video": False,
+        "designer": DesignerConfig(designer="evolution"),
+    }
+    return SearchConfig(**{**values, **changes})
+
+
+def main(folder: Path, log: Path, moment: str | None) -> None:
+    """Search in `folder`, or go on with the search there."""
+    config = load_config(folder) if (folder / "search.json").exists() else slider_config()
+    if not (folder / "search.json").exists():
+        start_folder(config, folder)
+    if moment == "report":
+        _kill_in_report()
+    run_search(folder, config, ScriptedDesigner(log), LocalExecutor(2, 1), KillingListener(moment))
+
+
+def _kill_in_report() -> None:
+    """Kill the process at the second report it writes, before the file is there."""
+    from eureka import report
+
+    real, calls = report.write_atomic, []
+
+    def write(path: Path, data: bytes) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(path, data)
+
+    report.write_atomic = write
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
