@@ -29,8 +29,10 @@ from eureka.report import write_report
 from eureka.score import Score, human_normalised, over_seeds
 from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
 from eureka.training import Training, run_trainings
+from rl.config import to_json
 from rl.record import TrainRequest, read_metrics, write_json_atomic
 from tasks.env import sample_signals
+from tasks.errors import UserError
 from tasks.registry import absolute_ref, make
 
 __all__ = ["CONFIG_FILE", "Listener", "SearchConfig", "SearchResult", "load_config", "run_search", "start_folder"]
@@ -72,6 +74,9 @@ def run_search(
             for generation in range(1, config.generations + 1):
                 search.run_generation(generation)
             return search.conclude()
+        except (UserError, KeyboardInterrupt) as stop:
+            search.note_stop(str(stop) or "interrupted")
+            raise
         finally:
             search.archive.close()
 
@@ -101,8 +106,22 @@ class _Search:
         started = self.archive.meta("started")
         self.archive.add_event("resumed" if started else "started", f"designer {self.designer.name}")
         self.archive.set_meta("started", True)
-        self.archive.set_meta("designer", self.designer.name)
-        self.archive.set_meta("state", "running")
+        facts = {
+            "state": "running",
+            "designer": self.designer.name,
+            "task_name": self.task.name,
+            "instruction": self.task.instruction,
+            "fitness_unit": self.task.fitness_unit,
+            "training": to_json(self.train_config),
+        }
+        for key, value in facts.items():
+            self.archive.set_meta(key, value)
+        write_report(self.folder)
+
+    def note_stop(self, why: str) -> None:
+        """The search ends before its end, but in order: say so in the archive and on the page."""
+        self.archive.add_event("stopped", why)
+        self.archive.set_meta("state", "stopped")
         write_report(self.folder)
 
     def run_generation(self, generation: int) -> None:

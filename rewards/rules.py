@@ -95,6 +95,8 @@ class Rules(ExpressionRules):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._private(node, node.name)
+        if getattr(node, "type_params", None):  # Python 3.12
+            self.add(node, "R103", "type parameters are not allowed.", "remove the brackets after the name")
         for decorator in node.decorator_list:
             target = decorator.func if isinstance(decorator, ast.Call) else decorator
             if self._path(target) not in allowed.DECORATORS:

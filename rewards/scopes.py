@@ -94,36 +94,42 @@ def assigned_names(node: ast.AST) -> frozenset[str]:
 
 
 def is_tensor(node: ast.AST, tensors: frozenset[str]) -> bool:
-    """Whether an expression is computed from one of the named tensors and is itself no shape, count or
-    identity."""
+    """Whether an expression is computed from one of the tensors and is itself no shape, count or identity."""
+    return not tensors.isdisjoint(_tensor_mentions(node))
+
+
+def _tensor_mentions(node: ast.AST) -> Iterator[str]:
+    """Names that make an expression a tensor if they are tensors."""
     if isinstance(node, ast.Name):
-        return node.id in tensors
+        yield node.id
+        return
     if isinstance(node, ast.Attribute) and node.attr in _NOT_TENSORS:
-        return False
+        return
     if isinstance(node, ast.Lambda | ast.Constant):
-        return False
+        return
     if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn):
-        return False
+        return
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         if name in _COUNTING:
-            return False
-    return any(is_tensor(child, tensors) for child in ast.iter_child_nodes(node))
+            return
+    for child in ast.iter_child_nodes(node):
+        yield from _tensor_mentions(child)
 
 
 def tensor_names(function: ast.AST, params: frozenset[str]) -> frozenset[str]:
-    """Names inside a function that hold something computed from its parameters; grows until nothing is
-    added."""
-    tensors = params
-    pairs = list(_assignments(function))
+    """Names inside a function that hold something computed from its parameters, directly or not."""
+    tensors = set(params)
+    pending = [
+        ({item.id for item in ast.walk(target) if isinstance(item, ast.Name)}, set(_tensor_mentions(value)))
+        for target, value in _assignments(function)
+    ]
     while True:
-        grown = set(tensors)
-        for target, value in pairs:
-            if is_tensor(value, tensors):
-                grown.update(item.id for item in ast.walk(target) if isinstance(item, ast.Name))
-        if len(grown) == len(tensors):
-            return tensors
-        tensors = frozenset(grown)
+        reached = [targets for targets, sources in pending if not sources.isdisjoint(tensors)]
+        if not reached:
+            return frozenset(tensors)
+        pending = [pair for pair in pending if pair[1].isdisjoint(tensors)]
+        tensors.update(*reached)
 
 
 def _assignments(function: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:

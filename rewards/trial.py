@@ -29,6 +29,7 @@ from rewards.trace import (
     load_program,
     one_line,
     program_line,
+    storage_of,
     structure_problem,
 )
 from tasks.signals import Signals, SignalTable
@@ -60,6 +61,7 @@ LONE_WORLDS = 16
 TIMING_CALLS = 20
 TIMING_LIMIT_S = 0.5
 
+_CHANGED_HINT = "make new tensors: y = x + 1 instead of x += 1, and x.clone() before writing into x"
 _HINTS = (
     (r"Boolean value of Tensor", "use torch.where(condition, a, b), and & | ~ between conditions"),
     (
@@ -79,22 +81,28 @@ class _Watch(TorchDispatchMode):
     """Sees every operator a program runs and notes those that a trainer cannot have, with the program's
     line."""
 
-    def __init__(self, worlds: int, square: bool) -> None:
+    def __init__(self, worlds: int, square: bool, given: Signals) -> None:
         super().__init__()
         self.violations: list[Violation] = []
+        self._given = {storage_of(tensor): name for name, tensor in given.items()}
         self._worlds = worlds
         self._square = square  # whether (N, N) can be told from a shape that is so by chance
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().removeprefix("aten::")
+        operator = func.name().removeprefix("aten::")
         if torch.Tag.nondeterministic_seeded in func.tags:
-            self._note("T210", f"'{name}' is random.", "remove the random term")
+            self._note("T210", f"'{operator}' is random.", "remove the random term")
         elif torch.Tag.data_dependent_output in func.tags:
             hint = "use torch.where for decisions and torch.stack to join tensors"
             self._note("T210", "a tensor is turned into a Python number or truth value.", hint)
-        elif torch.Tag.dynamic_output_shape in func.tags and (name != "index.Tensor" or _by_mask(args)):
+        elif torch.Tag.dynamic_output_shape in func.tags and (operator != "index.Tensor" or _by_mask(args)):
             hint = "use torch.where(mask, a, b) instead of selecting worlds"
             self._note("T210", "the shape of a result depends on values (a mask selects rows).", hint)
+        for parameter, value in zip(func._schema.arguments, args, strict=False):
+            if parameter.alias_info is not None and parameter.alias_info.is_write:
+                name = self._given.get(storage_of(value)) if isinstance(value, torch.Tensor) else None
+                if name is not None:
+                    self._note("T208", _changed(name), _CHANGED_HINT)
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, torch.Tensor):
@@ -117,6 +125,10 @@ class _Watch(TorchDispatchMode):
         while frame is not None and frame.f_code.co_filename != PROGRAM_NAME:
             frame = frame.f_back
         self.violations.append(Violation(frame.f_lineno if frame else 0, code, message, hint))
+
+
+def _changed(name: str) -> str:
+    return f"the program changed its argument '{name}' in place."
 
 
 def _by_mask(args: Sequence[Any]) -> bool:
@@ -195,19 +207,15 @@ class _Trial:
         given = {name: signals[name].clone() for name in self.inputs}
         versions = {name: tensor._version for name, tensor in given.items()}
         before = len(self.problems)
-        with _Watch(worlds, square=worlds > 16 and worlds not in widths) as watch:
+        with _Watch(worlds, worlds > 16 and worlds not in widths, given) as watch:
             result = self._call(program, given)
         self.problems.extend(watch.violations)
-        if len([item for item in self.problems[before:] if item.code == "T201"]):
+        if any(item.code == "T201" for item in self.problems[before:]):
             return ()
         for name, tensor in given.items():
-            if tensor._version != versions[name] or not _same(tensor, signals[name]):
-                hint = (
-                    "make new tensors: write y = x + 1 instead of x += 1, and x.clone() before writing into x"
-                )
-                self._note(
-                    self._line(""), "T208", f"the program changed its argument '{name}' in place.", hint
-                )
+            changed = tensor._version != versions[name] or not _same(tensor, signals[name])
+            if changed and not any(item.message == _changed(name) for item in watch.violations):
+                self._note(self._line(""), "T208", _changed(name), _CHANGED_HINT)
         if problem := structure_problem(result):
             hint = "end with: return total, {'component_name': component, ...}"
             self._note(self._line(""), "T202", problem, hint)

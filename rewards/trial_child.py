@@ -19,8 +19,8 @@ import torch
 from rewards.trial import examine
 from tasks.signals import Signal, SignalTable
 
-MEMORY_LIMIT_BYTES = 12 * 2**30
-"""Address space; below 8 GB torch itself fails to start threads and load libraries."""
+MEMORY_LIMIT_BYTES = 8 * 2**30
+"""Address space; with less, torch itself can fail to load libraries and start threads."""
 FILE_LIMIT_BYTES = 2**20
 """Largest file the child may write: its error messages fit, no data do."""
 OPEN_FILES_LIMIT = 128

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -82,6 +81,11 @@ def save(run_dir: Path, iteration: int, state: Mapping[str, Any], meta: Mapping[
     return path
 
 
+def add_to_meta(path: Path, **values: Any) -> None:
+    """Add to the meta of checkpoint `path` what became known later, such as its held-out fitness."""
+    write_json_atomic(Path(path).with_suffix(".json"), {**read_meta(path), **values})
+
+
 def latest(run_dir: Path) -> Path | None:
     """The newest complete checkpoint in a folder, or None."""
     complete = [p for p in Path(run_dir).glob("model_*.pt") if p.with_suffix(".json").exists()]
@@ -112,8 +116,9 @@ def load_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
         raise UserError(f"{path}: no such checkpoint.")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path}: damaged, or no checkpoint of ours ({str(error).splitlines()[0][:120]}).") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: damaged, or no checkpoint of ours ({reason}).") from None
     if not isinstance(state, dict) or "actor_state_dict" not in state:
         raise UserError(f"{path}: holds no policy; expected a checkpoint of a training.")
     return state

@@ -12,8 +12,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "cartpole-balance": {
         "num_envs": 256,
         "steps_per_env": 16,
-        "iterations": 50,
-        "ppo": {"hidden_dims": (32, 32), "gamma": 0.99, "entropy_coef": 0.0},
+        "iterations": 60,
+        "ppo": {"hidden_dims": (32, 32), "gamma": 0.98},
     },
     "cartpole-swingup": {
         "num_envs": 512,
@@ -36,9 +36,9 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "ant-run": {
         "num_envs": 1024,
         "steps_per_env": 16,
-        "iterations": 300,
+        "iterations": 150,
         "save_interval": 50,
-        "ppo": {"hidden_dims": (128, 64), "gamma": 0.99},
+        "ppo": {"hidden_dims": (128, 64), "gamma": 0.99, "init_noise_std": 0.6, "desired_kl": 0.016, "reward_scale": 0.02},
     },
     "humanoid-run": {
         "num_envs": 1024,

@@ -258,6 +258,8 @@ def _frames(reel: Reel, renderer: str) -> Iterator[np.ndarray]:
             data.qpos[:] = qpos
             mujoco.mj_forward(model, data)
             drawing.update_scene(data, camera=camera)
+            # Reflections draw the scene once more, for what can hardly be seen at this size.
+            drawing.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
             yield drawing.render()
 
 

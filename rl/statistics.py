@@ -1,8 +1,8 @@
 """What happened in the episodes of training: fitness, lengths, ends, reward components. Kept on the device.
 
 Only whole episodes count. Training starts its worlds at random points of the time limit, so that they do not all end
-at once; the shortened first episode of such a world is left out (its length and fitness say nothing). Episodes count in
-the iteration in which they end, so the first numbers of a training come from episodes that failed early.
+at once; the shortened first episode of such a world is left out: its length and fitness say nothing. (Its reward components are
+means per step, so they count.) Episodes count in the iteration in which they end, so the first numbers of a training come from episodes that failed early.
 One host synchronisation per `collect`. Axes: N worlds.
 """
 

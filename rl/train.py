@@ -72,7 +72,6 @@ def train(
         return _refused(request, run_dir, task, "reward_error", reward_error_entry(error))
     except UserError as error:
         return _refused(request, run_dir, task, "rejected", error_entry("UserError", str(error)))
-    torch.set_num_threads(request.threads or available_threads())
     torch.set_float32_matmul_precision(request.config.matmul_precision)
     training = Training(request, task, reward, run_dir, resume=resume)
     try:
@@ -105,8 +104,13 @@ def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]
     assert path is not None, "the last iteration is always saved"
     policy = checkpoint.load_policy(path, training.task)
     evaluation = evaluate(
-        training.task, policy, episodes=config.eval_episodes, seed=request.eval_seed, num_threads=request.threads
+        training.task,
+        policy,
+        episodes=config.eval_episodes,
+        seed=request.eval_seed,
+        num_threads=training.threads,
     )
+    checkpoint.add_to_meta(path, fitness=evaluation.fitness, fitness_std=evaluation.fitness_std)
     return training.result("ok", evaluation)
 
 
@@ -122,13 +126,15 @@ class Training:
         self.iteration = int(meta["iteration"]) if meta else 0
         self.env_steps = int(meta["env_steps"]) if meta else 0
         self.saved: str | None = found.name if found else None
+        self.threads = request.threads or available_threads()
+        torch.set_num_threads(self.threads)
         torch.manual_seed(request.seed)
         # A resumed training must not replay the episodes of its first iterations.
         self.env = make_env(
             task,
             config.num_envs,
             seed=(request.seed + 1_000_003 * self.iteration) % 2**63,
-            num_threads=request.threads,
+            num_threads=self.threads,
             device=request.device,
         )
         self.vec_env = RslVecEnv(self.env, reward, config.ppo.reward_scale)

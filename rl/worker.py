@@ -28,7 +28,7 @@ LOG = "worker.log"
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """SIGTERM or SIGINT came."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _terminate)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _terminate)
     result = run(request, run_dir, resume=resume)
     return 0 if result["status"] == "ok" else 1
 
@@ -60,8 +61,8 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False) -> dict[s
             result = result | {"video": _record_video(request, run_dir, result)}
             write_json_atomic(run_dir / RESULT, result)
         return result
-    except Terminated:
-        error = error_entry("Terminated", "terminated by a signal (SIGTERM)")
+    except Terminated as exception:
+        error = error_entry("Terminated", f"terminated by {exception}")
     except UserError as exception:
         error = error_entry("UserError", str(exception))
     except Exception as exception:
@@ -98,8 +99,9 @@ def _log_traceback(run_dir: Path) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the writing of the result
-    raise Terminated
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)  # a second one must not cut the writing of the result
+    raise Terminated(signal.Signals(signum).name)
 
 
 if __name__ == "__main__":

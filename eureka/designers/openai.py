@@ -30,6 +30,7 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 BODY_LIMIT = 16 * 2**20  # bytes of one reply; a reward program has a few thousand
 CHECK_TIMEOUT_S = 20.0
 CHARACTERS_PER_TOKEN = 4  # a rough mean for English and Python, for endpoints that report no usage
+SECRET_LENGTH = 8
 GRACE_S = 2.0  # how long after its deadline a request may still end by itself
 
 
@@ -355,9 +356,12 @@ class OpenAIDesigner:
         )
 
     def _clean(self, text: str) -> str:
-        """`text` without the key, in case an endpoint repeats it, whole or with stars in its middle."""
-        if self._key:
-            text = text.replace(self._key, "[key]")
+        """`text` without the key, in case an endpoint repeats it: whole, cut off, or with stars in it.
+
+        A key of less than `SECRET_LENGTH` characters is a placeholder for an endpoint that needs none.
+        """
+        if len(self._key) >= SECRET_LENGTH:
+            text = re.sub(re.escape(self._key[:SECRET_LENGTH]) + r"[^\s'\"]*", "[key]", text)
         return re.sub(r"\bsk-[\w*.-]{6,}", "[key]", text)
 
 

@@ -206,8 +206,8 @@ def _from_database(path: Path) -> dict[str, Reply]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    # Without a journal beside it nobody has the database open: as immutable it is read without making one, so that
-    # a recording may lie on a medium that cannot be written.
+    # Without a journal beside it nobody has the database open: as immutable it is read without making one, so
+    # that a recording may lie on a medium that cannot be written.
     how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)

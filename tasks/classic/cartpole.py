@@ -143,6 +143,7 @@ class CartpoleSwingup(_Cartpole):
 
     name = "cartpole-swingup"
     instruction = "swing the pole up and keep it upright near the centre of the track"
+    control_dt_s = 0.04
     fitness_unit = "fraction"
     fitness_doc = (
         "fraction of the 10 s with the pole within 5.7 degrees of upright and the cart within 0.25 m of centre"

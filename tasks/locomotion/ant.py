@@ -44,7 +44,7 @@ class AntRun(Task):
         "counter-clockwise seen from above, a positive knee torque bends the foot down."
     )
     xml = Path(__file__).with_name("ant.xml")
-    control_dt_s = 0.05
+    control_dt_s = 0.02
     episode_length_s = 10.0
     camera = "track"
     signal_table = SignalTable(
@@ -99,7 +99,7 @@ class AntRun(Task):
         }
 
     def observe(self, signals: Signals) -> Tensor:
-        """What the policy sees (N, 39): height, velocities, world up and forward in the body frame, joints, last action."""
+        """What the policy sees (N, 37): height, velocities, world up and forward in the body frame, joints, last action."""
         orientation = signals["torso_orientation_w"]
         up_b = quat_rotate_inverse(orientation, WORLD_UP.expand(len(orientation), 3))
         forward_b = quat_rotate_inverse(orientation, WORLD_FORWARD.expand(len(orientation), 3))

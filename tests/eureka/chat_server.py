@@ -1,7 +1,7 @@
 """A real HTTP server on loopback that speaks the chat-completions protocol, and misbehaves on command.
 
-`script` is consumed one behaviour a chat request, in order of arrival; afterwards `default` answers, which is a
-behaviour or a function of the request. `requests` records what arrived. No external network, no mocks of the client.
+`script` is consumed one behaviour a chat request, in order of arrival; afterwards `default` answers, which is
+a behaviour or a function of the request. `requests` records what arrived.
 
     with ChatServer([error(429, headers={"Retry-After": "1"}), drop()], default=reply("hello")) as server:
         ... OPENAI_BASE_URL = server.base_url, OPENAI_API_KEY = server.key, --model loop-1 ...

@@ -82,7 +82,7 @@ def trained(source: str, fitness: float | None, generation: int = 1, index: int 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_program_passes_the_gate(name: str) -> None:
-    """Fresh programs, children of several generations, repairs: by the check, two tables in trials as well."""
+    """Fresh programs, children of generations, repairs: by the check, two tables in trials as well."""
     table = TABLES[name]
     asks = [ask(table, 1, i, seed=s) for s in range(3) for i in range(6)]
     asks += [ask(table, 1, i, attempt=1) for i in range(3)]
@@ -174,20 +174,29 @@ def test_a_signal_that_never_moves_is_left_out() -> None:
             }
 
 
+def foreign(*rows: str) -> str:
+    """A program of somebody else who writes these lines where ours has its genome."""
+    lines = "".join(f"    {row}\n" for row in rows)
+    return f'def compute_reward(actions):\n    """{genome.MARK}\n{lines}    """\n'
+
+
+GOOD_ROW = '{"signal": "actions", "form": "dim", "kernel": "exp", "weight": 1}'
 FOREIGN = {
     "an LLM's": "def compute_reward(actions):\n    return actions[:, 0], {'a': actions[:, 0]}\n",
-    "not Python": f'def compute_reward(:\n    """{genome.MARK}\n"""',
-    "no JSON": f'def compute_reward(actions):\n    """{genome.MARK}\n    hello\n    """\n',
-    "unknown field": f'def compute_reward(actions):\n    """{genome.MARK}\n    {{"evil": 1}}\n    """\n',
-    "code as a signal": f'def f():\n    """{genome.MARK}\n    {{"signal": "x); import os; (", "form": "dim", '
-    '"kernel": "exp", "weight": 1}\n    {"signal": "actions", "form": "dim", "kernel": "exp", "weight": 1}\n    """\n',
-    "code as a weight": f'def f():\n    """{genome.MARK}\n    {{"signal": "actions", "form": "dim", "kernel": "exp", '
-    '"weight": "os"}\n    {"signal": "actions", "form": "dim", "kernel": "exp", "weight": 1}\n    """\n',
+    "not Python": foreign(GOOD_ROW, GOOD_ROW).replace("(actions)", "("),
+    "no JSON": foreign("hello"),
+    "one term": foreign(GOOD_ROW),
+    "unknown field": foreign(GOOD_ROW, '{"evil": 1}'),
+    "code as a signal": foreign(GOOD_ROW, GOOD_ROW.replace("actions", "x); import os; (")),
+    "code as a weight": foreign(GOOD_ROW, GOOD_ROW.replace("1}", '"os"}')),
+    "weight nan": foreign(GOOD_ROW, GOOD_ROW.replace("1}", "NaN}")),
+    "no such dimension": foreign(GOOD_ROW, GOOD_ROW.replace("1}", '1, "dim": 4}')),
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_programs_of_other_authors_are_passed_over(name: str) -> None:
+    assert genome.recover(foreign(GOOD_ROW, GOOD_ROW), CART) is not None
     assert genome.recover(FOREIGN[name], CART) is None
     history = (
         trained(FOREIGN[name], 9.0),
@@ -227,8 +236,8 @@ def test_statistics_advise_mutation() -> None:
 def _search(seed: int, generations: int, samples: int, keep_history: bool) -> list[list[float]]:
     """Fitness of every program of each generation of a pretended search on ARM.
 
-    A program's fitness is the correlation of its total with a quantity that no designer sees: minus the hand's
-    distance from the goal, minus fast joints, plus a little of one joint's angle.
+    A program's fitness is the correlation of its total with a quantity that no designer sees: minus the
+    hand's distance from the goal, minus fast joints, plus a little of one joint's angle.
     """
     signals = states(ARM, 256, seed=99)
     gap = torch.linalg.vector_norm(signals["hand_position_w"] - signals["goal_position_w"], dim=1)
@@ -246,7 +255,7 @@ def _search(seed: int, generations: int, samples: int, keep_history: bool) -> li
 
 
 def test_fitness_makes_later_generations_better() -> None:
-    """Over seeds: later programs beat fresh ones that learn from nothing on average, and the best improves."""
+    """Over seeds: later programs beat, on average, fresh ones that learn nothing; and the best improves."""
     evolved = [_search(seed, 5, 6, True) for seed in range(4)]
     fresh = [_search(seed, 5, 6, False) for seed in range(4)]
     assert [run[0] for run in evolved] == [run[0] for run in fresh]

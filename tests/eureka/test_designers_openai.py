@@ -167,7 +167,7 @@ def test_a_slow_drip_ends_at_the_request_timeout() -> None:
 
 
 def test_an_error_page_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client reads the body of an error by itself, beyond any deadline of ours; the caller must go on all the same."""
+    """The client reads an error's body by itself, beyond our deadline; the caller must go on all the same."""
     monkeypatch.setattr("eureka.designers.openai.GRACE_S", 0.2)
     slow = dataclasses.replace(error(500, message="x" * 100), drip_s=0.05)
 
@@ -252,18 +252,23 @@ def test_what_cannot_pass_stops_and_delivers_the_rest(case: str) -> None:
     assert "\n" not in str(stopped.value)
 
 
-def test_the_key_is_never_shown() -> None:
-    """The server repeats the key in its error, whole and with stars in the middle."""
-    with ChatServer(key="sk-another") as server:
+@pytest.mark.parametrize("key", [KEY, "hf_LoopbackLoopbackLoopback"])
+def test_the_key_is_never_shown(key: str) -> None:
+    """The server repeats the key in its error: whole, with stars in the middle, where the line is cut."""
+    with ChatServer(key="sk-another-one") as server:
         with pytest.raises(DesignerStopped) as stopped:
-            designer(server).answer([ask(0)], lambda _: None)
+            designer(server, key=key).answer([ask(0)], lambda _: None)
         with pytest.raises(UserError) as refused:
-            designer(server).check()
-    with ChatServer(default=error(400, "x", f"key {KEY} and sk-loop****cdef")) as server:
-        answer = one(server)
-    for text in (str(stopped.value), str(refused.value), str(answer.error)):
-        assert KEY not in text
+            designer(server, key=key).check()
+    replies: list[Reply] = []
+    with ChatServer(
+        default=error(400, "x", f"key {key} {key[:8]}***cdef {'x' * 215}{key}"), key=key
+    ) as server:
+        designer(server, key=key).answer([ask(0)], replies.append)
+    for text in (str(stopped.value), str(refused.value), str(replies[0].error)):
+        assert key[:10] not in text
         assert "sk-" not in text
+        assert "cdef" not in text
         assert "[key]" in text
 
 

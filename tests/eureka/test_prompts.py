@@ -95,7 +95,7 @@ def test_a_prompt_holds_nothing_hidden(name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.names())
 def test_a_leak_would_be_found(name: str) -> None:
-    """The search above finds each kind when it is put into the prompt, and finds the task's open code there now."""
+    """The search above finds each kind when it is put into the prompt, and the task's open code there now."""
     task = registry.make(name)
     view = prompts.TaskView.of(task)
     module = inspect.getsource(inspect.getmodule(type(task)))  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ def test_evolution_searches_without_any_model(tmp_path):
 def test_a_finished_search_can_be_replayed_without_its_designer(undisturbed, tmp_path):
     """Replies fed back from the archive give the same candidates and the same fitness."""
     folder, _ = undisturbed
-    config = slider_config(designer=DesignerConfig(designer="replay", replay_from=folder))
+    config = slider_config(samples=3, designer=DesignerConfig(designer="replay", replay_from=folder))
     again = start_folder(config, tmp_path / "replayed")
     designer = create(config.designer, search_dir=again, task_name=config.task)
     designer.check()

@@ -167,7 +167,8 @@ FINE = [
     program("total = torch.einsum('ij,ij->i', actions, actions)"),
     "import torch as th\nfrom torch.nn import functional as fn\nfrom math import pi\n"
     "def compute_reward(actions):\n    x = fn.relu(th.sin(actions[:, 0] * pi))\n    return x, {'x': x}\n",
-    "def compute_reward(actions):\n    x = torch.sin(actions[:, 0]) + F.relu(actions[:, 1]) * math.pi\n    return x, {'x': x}\n",
+    "def compute_reward(actions):\n    x = torch.sin(actions[:, 0]) + F.relu(actions[:, 1]) * math.pi\n"
+    "    return x, {'x': x}\n",
     "from __future__ import annotations\nN: int = 3\ndef compute_reward(actions):\n    s = actions[:, 0]\n"
     "    for i in range(N - 1):\n        s = s + i\n    return s, dict(x=s)\n",
 ]

@@ -81,7 +81,7 @@ def test_the_child_sees_no_key_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_crash_costs_one_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No allowed program crashes the interpreter, so the child is told to: it kills itself at the marked program."""
+    """No allowed program crashes the interpreter, so the child kills itself at the marked program."""
     crash = _BOOT_WITH_CRASH.format(boot=sandbox._BOOT.strip().rsplit("\n", 1)[0])
     monkeypatch.setattr(sandbox, "_BOOT", crash)
     texts = [program("pass"), program("boom = 1"), program("b = 2")]

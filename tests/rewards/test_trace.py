@@ -56,7 +56,7 @@ def test_nothing_unchecked_is_built() -> None:
 
 
 def test_programs_see_neither_torch_nor_builtins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The namespace is a second wall: a program that slipped through the check finds nothing behind `torch`."""
+    """The namespace is a second wall: what slips through the check finds nothing behind `torch`."""
     monkeypatch.setattr("rewards.trace.check", lambda text, table: [])
     for line in (
         "torch.os.getcwd()",

@@ -12,8 +12,8 @@ BATCHES = [signals(64), signals(257)]
 CAUGHT = [
     # codes, line, words, program
     ("T201", 5, "every signal is (N, dims)", program("total = total + actions")),
-    ("T201", 6, "call itself", program("f = lambda x: g(x)", "g = lambda x: f(x)", "total = f(a)")),
-    ("T201", 2, "at the top level", None),
+    ("T201", 5, "call itself", program("f = lambda x: f(x)", "total = f(a)")),
+    ("T201", 2, "RuntimeError", "import torch\nW = torch.ones(2).reshape(3)\n" + program("pass")),
     ("T202", 6, "33", program("b = {f'a{i}': a for i in range(33)}", ret="total, b")),
     ("T202", 6, "not a component name", program("b = {i: a for i in range(3)}", ret="total, b")),
     ("T202", 6, "reserved", program("b = dict(total=a)", ret="total, b")),
@@ -25,15 +25,8 @@ CAUGHT = [
     ("T203", 6, "reduced over all worlds", program("total = total.mean()")),
     ("T204", 6, "torch.bool", program("a = a > 0")),
     ("T206", 6, "component 'a' is not finite in", program("a = torch.log(a)")),
-    ("T208", 6, "'height'", program("b = height.view(-1)", "b[0] = 7.0").replace("a: a", "a: a")),
-    (
-        "T208",
-        7,
-        "'actions'",
-        program("def f(x):", "    return x.t()", "f(actions)[0, 0] = 1.0").replace(
-            "f(actions)[0", "y = f(actions)\n    y[0"
-        ),
-    ),
+    ("T208", 6, "'height'", program("b = height.view(-1)", "b[0] = 7.0")),
+    ("T208", 8, "'actions'", program("def f(x):", "    return x.t()", "y = f(actions)", "y[0, 0] = 1.0")),
     ("T209", 6, "'total'", program("total = total - total.mean()")),
     ("T209", 6, "'a'", program("a = a / a.abs().max()")),
     ("T209", 6, "'a'", program("a = a * (height > 0).any()")),
@@ -47,20 +40,13 @@ CAUGHT = [
     ("T210", 5, "mask", program("total = total + a[a > 0].sum()")),
     (
         "T210",
-        6,
+        5,
         "Python number",
         program("f = lambda x: 1.0 if x.sum() > 0 else 2.0", "total = total * f(a)"),
     ),
-    ("T210", 5, "Python number", program("total = total * torch.tensor([a[0], a[1]]).sum()")),
     ("T211", 5, "every PAIR of worlds, (257, 257)", program("total = (a + height).sum(dim=-1)")),
     ("T211", 5, "numbers per world", program("b = torch.zeros(a.shape[0], 70000)")),
 ]
-CAUGHT[2] = (
-    "T201",
-    2,
-    "RuntimeError",
-    "import torch\nW = torch.tensor([1.0, 2.0]).reshape(3)\n" + program("pass"),
-)
 
 
 @pytest.mark.parametrize(("code", "line", "words", "text"), CAUGHT)
@@ -82,7 +68,7 @@ def test_a_sound_program_passes_with_its_components_and_a_clock() -> None:
     "lines",
     [
         "total = (total - total.detach()) * 1e6 + a * 1e-3",  # large terms that cancel
-        "total = torch.exp(torso_velocity_w).sum(dim=-1) / torch.linalg.norm(actions, dim=-1).clamp(min=1e-6)",
+        "total = torch.exp(torso_velocity_w).sum(dim=-1) / torch.linalg.norm(actions, dim=-1).clamp(1e-6)",
         "total = torch.einsum('ij,kj->ik', torso_velocity_w, torch.eye(3)).sum(dim=-1)",
         "total = torch.zeros(a.shape[0])",
         "total = torch.tensor(1.0).expand(a.shape[0])",

@@ -1,0 +1,87 @@
+"""`eureka tasks` and `eureka show`: what there is to learn, and what a designer is told of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from tasks import registry
+from tasks.env import make_env
+from tasks.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """List the tasks: name, what is to be achieved, size of observation and action, unit of the fitness."""
+
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Print the list; a task that cannot be built is listed with the reason."""
+        rows = [_describe(name) for name in registry.names()]
+        if self.json:
+            print(json.dumps(rows, indent=1))
+            return 0
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for title in ("task", "instruction", "O", "A", "fitness"):
+            table.add_column(title, justify="right" if title in "OA" else "left")
+        for row in rows:
+            if "error" in row:
+                table.add_row(row["name"], f"(cannot be loaded: {row['error']})")
+            else:
+                sizes = (str(row["num_observations"]), str(row["num_actions"]))
+                table.add_row(row["name"], row["instruction"], *sizes, row["fitness_unit"])
+        Console().print(table)
+        print("\nA Python file that holds a task works wherever a task's name does: eureka show my_task.py")
+        return 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print what a reward designer reads about a task: the messages of the first request."""
+
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
+    """A task's name, or a Python file."""
+    json: bool = False
+    """Print the messages as JSON."""
+
+    def run(self) -> int:
+        """Print the prompt."""
+        from eureka import prompts
+
+        task = registry.make(self.task)
+        messages = prompts.initial_messages(prompts.TaskView.of(task))
+        if self.json:
+            print(json.dumps([dataclasses.asdict(message) for message in messages], indent=1))
+        else:
+            print(prompts.as_markdown(messages), end="")
+        return 0
+
+
+def _describe(name: str) -> dict[str, Any]:
+    try:
+        task = registry.make(name)
+        env = make_env(task, 1, num_threads=1)
+    except UserError as error:
+        return {"name": name, "error": str(error)}
+    try:
+        return {
+            "name": name,
+            "instruction": task.instruction,
+            "num_observations": env.num_observations,
+            "num_actions": env.num_actions,
+            "control_rate_hz": round(1.0 / task.control_dt_s, 6),
+            "episode_length_s": task.episode_length_s,
+            "fitness_unit": task.fitness_unit,
+            "fitness": task.fitness_doc,
+        }
+    finally:
+        env.close()

@@ -1,0 +1,45 @@
+"""A tiny task that trains in a second, and requests for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl.config import config_for
+from rl.record import TrainRequest
+from tasks import registry
+from tasks.task import Task
+
+DATA = Path(__file__).parent.parent / "data"
+SLIDER = str(DATA / "slider.py")
+HUMAN_REWARD = (DATA / "slider_human.py").read_text()
+
+MakeRequest = Callable[..., TrainRequest]
+
+
+@pytest.fixture
+def slider() -> Task:
+    return registry.make(SLIDER)
+
+
+@pytest.fixture
+def make_request(slider: Task) -> MakeRequest:
+    """A request for the slider; `overrides` are fields of the training, the rest fields of the request."""
+
+    def make(overrides: dict[str, Any] | None = None, **fields: Any) -> TrainRequest:
+        values: dict[str, Any] = {
+            "run_id": "run",
+            "candidate_id": "g01_c00",
+            "task": SLIDER,
+            "reward": HUMAN_REWARD,
+            "config": config_for(slider, overrides),
+            "seed": 1,
+            "eval_seed": 1001,
+            "threads": 1,
+        }
+        return TrainRequest(**(values | fields))
+
+    return make

@@ -1,0 +1,69 @@
+"""Evaluation against closed forms: scripted policies on the slider (see test_rsl_adapter for how it moves)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rl.evaluate import evaluate
+from tasks.env import make_env
+from tasks.errors import UserError
+
+EPISODES = 6
+STEPS = 40  # 2 s at 0.05 s
+SEED = 77
+
+
+def starts(slider) -> torch.Tensor:
+    env = make_env(slider, EPISODES, seed=SEED, num_threads=1)
+    places = env.observe()[:, 0].clone()
+    env.close()
+    return places
+
+
+def test_a_mass_at_rest(slider):
+    """Without force the mass stays where it began: fitness is minus its distance there, in every step."""
+    places = starts(slider)
+    result = evaluate(slider, lambda o: torch.zeros(len(o), 1), episodes=EPISODES, seed=SEED, num_threads=1)
+    assert result.per_episode.tolist() == pytest.approx((-places.abs()).tolist(), abs=1e-6)
+    assert result.fitness == pytest.approx(-places.abs().mean().item(), abs=1e-6)
+    assert result.fitness_std == pytest.approx(places.abs().std(correction=0).item(), abs=1e-6)
+    assert (result.truncations, result.terminations, result.diverged) == (EPISODES, {}, 0)
+    assert result.episode_length_s == pytest.approx(2.0)
+
+
+def test_full_thrust_leaves_the_rail(slider):
+    """x after n control steps of full thrust is x0 + 0.0025 x (2n)(2n + 1)/2; every step missed counts -2."""
+    expected, lengths = [], []
+    for x0 in starts(slider).tolist():
+        places = [x0 + 4.0 * 0.025**2 * (2 * n) * (2 * n + 1) / 2 for n in range(1, STEPS + 1)]
+        length = next(n for n, place in enumerate(places, start=1) if abs(place) > 2.0)
+        expected.append((-sum(abs(p) for p in places[:length]) - 2.0 * (STEPS - length)) / STEPS)
+        lengths.append(length)
+    result = evaluate(slider, lambda o: torch.ones(len(o), 1), episodes=EPISODES, seed=SEED, num_threads=1)
+    assert result.per_episode.tolist() == pytest.approx(expected, abs=1e-4)
+    assert result.terminations == {"off_the_rail": EPISODES}
+    assert result.truncations == 0
+    assert result.episode_length_s == pytest.approx(0.05 * sum(lengths) / EPISODES)
+
+
+def test_the_same_seed_gives_the_same_episodes(slider):
+    def policy(observation):
+        return -observation[:, :1] - observation[:, 1:]
+
+    first, second, other = (
+        evaluate(slider, policy, episodes=EPISODES, seed=seed, num_threads=1).per_episode for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_actions_of_another_shape(slider):
+    with pytest.raises(UserError, match=r"actions of shape \(6, 3\), task 'slider' takes 1 each"):
+        evaluate(slider, lambda o: torch.zeros(len(o), 3), episodes=EPISODES, seed=SEED, num_threads=1)
+
+
+def test_a_fitness_that_is_not_finite_is_no_fitness(slider, monkeypatch):
+    monkeypatch.setattr(type(slider), "fitness", lambda self, signals: signals["mass_position"][:, 0] / 0.0)
+    with pytest.raises(UserError, match="fitness of task 'slider' is not finite in 6 episodes"):
+        evaluate(slider, lambda o: torch.zeros(len(o), 1), episodes=EPISODES, seed=SEED, num_threads=1)
