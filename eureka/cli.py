@@ -106,13 +106,13 @@ def _parse(command_class: type, name: str, words: list[str]):
     except SystemExit as end:
         if not end.code:
             return None
-        raise UserError(f"eureka {name}: {_first_sentence(complaint.getvalue())} See eureka {name} --help.") from None
+        raise UserError(f"{_complaint(complaint.getvalue())} See eureka {name} --help.") from None
     if unknown:
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
-            raise UserError(f"eureka {name}: '{word}' is one argument too many. See eureka {name} --help.")
+            raise UserError(f"'{word}' is one argument too many. See eureka {name} --help.")
         hint = did_you_mean(word, _flags(command_class, name))
-        raise UserError(f"eureka {name}: there is no option '{word}'.{hint} See eureka {name} --help.")
+        raise UserError(f"there is no option '{word}'.{hint} See eureka {name} --help.")
     return command
 
 
@@ -124,17 +124,21 @@ def _flags(command_class: type, name: str) -> list[str]:
     return sorted(set(re.findall(r"--[a-z][a-z0-9-]*", text.getvalue())))
 
 
-def _first_sentence(box: str) -> str:
-    """What the option parser complains of: the text of its frame above the first rule."""
+def _complaint(box: str) -> str:
+    """What the option parser complains of, as one sentence: the text of its frame above the first rule."""
     lines = []
     for line in box.splitlines():
-        inner = line.strip("│ ").strip()
-        if line.startswith("╭") or not inner:
-            continue
-        if set(inner) <= {"─"} or line.startswith("╰"):
+        inner = line.strip("│").rstrip()
+        if line.startswith("╰") or (inner.strip() and set(inner.strip()) <= {"─"}):
             break
-        lines.append(inner)
-    text = " ".join(lines) or "the options cannot be read."
+        if inner.strip() and not line.startswith("╭"):
+            lines.append(inner)
+    if lines and lines[0].strip().startswith("Missing from"):
+        # Below its headline the names are indented once, their explanations twice.
+        names = [line.strip() for line in lines[1:] if re.match(r" {5}\S", line)]
+        if names:
+            return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing."
+    text = " ".join(" ".join(lines).split()) or "the options cannot be read."
     return text if text.endswith((".", "!", "?")) else text + "."
 
 

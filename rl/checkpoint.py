@@ -1,7 +1,9 @@
-"""Checkpoints: model_000100.pt (weights, optimiser, generator state) with model_000100.json (readable meta) beside it.
+"""Checkpoints: model_000100.pt (weights, optimiser, generator state) with model_000100.json (readable meta)
+beside it.
 
-Both are written whole, the meta last, so a pair that exists is complete. Weights are loaded with `weights_only`: a
-checkpoint from elsewhere runs no code. A policy is rebuilt from the meta and its weights alone.
+Both are written whole, the meta last, so a pair that exists is complete. Weights are loaded with
+`weights_only`: a checkpoint from elsewhere runs no code. A policy is rebuilt from the meta and its weights
+alone.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ def checkpoint_name(iteration: int) -> str:
     return f"model_{iteration:06d}.pt"
 
 
-def make_meta(task: Task, task_ref: str, num_observations: int, num_actions: int, config: PPOConfig) -> dict[str, Any]:
+def make_meta(task: Task, task_ref: str, num_observations: int, num_actions: int, config: PPOConfig) ->
+dict[str, Any]:
     """The part of the meta file that a whole training shares."""
     return {
         "schema": SCHEMA,
@@ -71,7 +74,8 @@ def make_meta(task: Task, task_ref: str, num_observations: int, num_actions: int
 def save(run_dir: Path, iteration: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
     """Write the checkpoint of `iteration` and return the path of its .pt file.
 
-    state: nested dicts of tensors and plain values, with "actor_state_dict". meta: the meta file without "iteration".
+    state: nested dicts of tensors and plain values, with "actor_state_dict". meta: the meta file without
+    "iteration".
     """
     path = Path(run_dir) / checkpoint_name(iteration)
     buffer = io.BytesIO()
@@ -127,8 +131,8 @@ def load_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
 def load_policy(path: Path, task: Task | None = None) -> Policy:
     """The policy of checkpoint `path`, on the CPU.
 
-    With `task`, it must be the task of the checkpoint. Raises UserError if it is not, if the file is missing, damaged
-    or from another version, or if meta and weights disagree.
+    With `task`, it must be the task of the checkpoint. Raises UserError if it is not, if the file is missing,
+    damaged or from another version, or if meta and weights disagree.
     """
     path = Path(path)
     if not path.exists():

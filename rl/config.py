@@ -1,8 +1,8 @@
 """What a training may be told: frozen dataclasses, checked when built, and their way to JSON and back.
 
-The fields of `PPOConfig` carry rsl_rl's names. Defaults are those of a lightly tuned ant on two CPU cores (1024
-worlds x 16 steps, 4 epochs, [128, 64] swish); presets per task are in `rl.presets`. Every value that cannot work
-is refused here with one line, before a simulation is built.
+The fields of `PPOConfig` carry rsl_rl's names. Defaults are those of a lightly tuned ant on two CPU cores
+(1024 worlds x 16 steps, 4 epochs, [128, 64] swish); presets per task are in `rl.presets`. Every value that
+cannot work is refused here with one line, before a simulation is built.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class PPOConfig:
     learning_rate: float = 1e-3
     """Adam's step size; the start value when the schedule is adaptive."""
     schedule: str = "adaptive"
-    """"adaptive": the learning rate follows the KL divergence of each update (1e-5 to 1e-2); "fixed": it stays."""
+    """"adaptive": the learning rate follows the KL divergence of each update (1e-5 to 1e-2); "fixed": it
+    stays."""
     desired_kl: float = 0.01
     """KL divergence per update, in nats, that the adaptive schedule aims at."""
     num_learning_epochs: int = 4
@@ -69,7 +70,13 @@ class PPOConfig:
         _need(self, "ppo.", "a number from 0 to 1", lambda v: 0 <= v <= 1, "gamma", "lam")
         _need(self, "ppo.", "a whole number of at least 1", lambda v: v >= 1,
               "num_learning_epochs", "num_mini_batches")  # fmt: skip
-        _need(self, "ppo.", "one or more whole numbers of at least 1", lambda v: v and min(v) >= 1, "hidden_dims")
+        _need(
+            self,
+            "ppo.",
+            "one or more whole numbers of at least 1",
+            lambda v: v and min(v) >= 1,
+            "hidden_dims",
+        )
         _choice("ppo.schedule", self.schedule, SCHEDULES)
         _choice("ppo.activation", self.activation, ACTIVATIONS)
 
@@ -113,8 +120,8 @@ class TrainConfig:
 def config_for(task: Task, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """The configuration of `task`: preset of its name, then `task.training`, then `overrides`.
 
-    Each layer is a mapping of `TrainConfig` fields; "ppo" holds a mapping of `PPOConfig` fields. Raises UserError for
-    an unknown field (with "did you mean") and for a value that cannot work.
+    Each layer is a mapping of `TrainConfig` fields; "ppo" holds a mapping of `PPOConfig` fields. Raises
+    UserError for an unknown field (with "did you mean") and for a value that cannot work.
     """
     config = TrainConfig()
     for layer in (PRESET_VALUES.get(task.name, {}), task.training, overrides or {}):
@@ -144,7 +151,8 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_json(data: Any) -> TrainConfig:
-    """The inverse of `to_json`. Raises UserError if a field is unknown, missing, or has a value that cannot work."""
+    """The inverse of `to_json`. Raises UserError if a field is unknown, missing, or has a value that cannot
+    work."""
     values = complete_fields(data, TrainConfig, "config")
     ppo = complete_fields(values.pop("ppo"), PPOConfig, "config.ppo")
     return TrainConfig(**values, ppo=PPOConfig(**_tuples(ppo)))
@@ -204,7 +212,11 @@ def _need(config: Any, prefix: str, wanted: str, holds: Any, *names: str) -> Non
 
 def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise UserError(f"{name} is '{value}', expected one of {', '.join(options)}.{did_you_mean(value, options)}")
+        raise UserError(
+            f"{name} is '{value}', expected one of {', '.join(options)}.{did_you_mean(value, options)}"
+        )
 
 
-PRESETS: dict[str, TrainConfig] = {name: replace(TrainConfig(), values) for name, values in PRESET_VALUES.items()}
+PRESETS: dict[str, TrainConfig] = {
+    name: replace(TrainConfig(), values) for name, values in PRESET_VALUES.items()
+}

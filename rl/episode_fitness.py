@@ -7,8 +7,8 @@ Axes: N worlds. What an episode's number is, by the task's `fitness_reduce`:
     max    largest fitness of a step
     last   fitness of its last step
 
-A step in which the world diverged has no fitness (its state is no state of the episode) and counts as missed. An
-episode without any valid step is worth `fitness_failed`. A NaN of the task's fitness stays a NaN.
+A step in which the world diverged has no fitness (its state is no state of the episode) and counts as missed.
+An episode without any valid step is worth `fitness_failed`. A NaN of the task's fitness stays a NaN.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class EpisodeFitness:
     def __init__(
         self, num_envs: int, max_steps: int, reduce: str, failed: float, device: str | torch.device = "cpu"
     ) -> None:
-        """Start all episodes. `max_steps` is the time limit in steps; `failed` the value of a missed step ("mean").
+        """Start all episodes. `max_steps` is the time limit in steps; `failed` the value of a missed step
+        ("mean").
 
         Raises ValueError for an unknown `reduce`.
         """
@@ -40,8 +41,8 @@ class EpisodeFitness:
     def add(self, fitness: Tensor, done: Tensor, missing: Tensor) -> Tensor:
         """Take in one step and return the episodes' fitness so far (N,); it is final where `done`.
 
-        fitness (N,) of the state after the step; done (N,) bool: the episode ended with this step; missing (N,) bool:
-        the step has no valid state (diverged). Episodes that ended start anew.
+        fitness (N,) of the state after the step; done (N,) bool: the episode ended with this step; missing
+        (N,) bool: the step has no valid state (diverged). Episodes that ended start anew.
         """
         first = self.valid_steps == 0
         if self.reduce in ("mean", "sum"):

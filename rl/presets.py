@@ -1,6 +1,7 @@
 """What each task of ours trains with. Values only; `rl.config` says what the fields mean and checks them.
 
-A preset is a mapping of `TrainConfig` fields that differ from the defaults; PPO's own fields stand under "ppo".
+A preset is a mapping of `TrainConfig` fields that differ from the defaults; PPO's own fields stand under
+"ppo".
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "steps_per_env": 16,
         "iterations": 150,
         "save_interval": 50,
-        "ppo": {"hidden_dims": (128, 64), "gamma": 0.99, "init_noise_std": 0.6, "desired_kl": 0.016, "reward_scale": 0.02},
+        "ppo": {
+            "hidden_dims": (128, 64),
+            "gamma": 0.99,
+            "init_noise_std": 0.6,
+            "desired_kl": 0.016,
+            "reward_scale": 0.02,
+        },
     },
     "humanoid-run": {
         "num_envs": 1024,

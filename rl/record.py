@@ -1,8 +1,8 @@
 """What a training reads and writes: request.json, metrics.jsonl, result.json, TensorBoard events.
 
-Whole files are written under a temporary name, synced and renamed, so a reader never sees half of one; metrics.jsonl
-grows by one flushed line per iteration, and its reader forgives a torn last line. A NaN is written as the string
-"nan" (infinities as "inf", "-inf"): bare NaN is no JSON, and null would hide it.
+Whole files are written under a temporary name, synced and renamed, so a reader never sees half of one;
+metrics.jsonl grows by one flushed line per iteration, and its reader forgives a torn last line. A NaN is
+written as the string "nan" (infinities as "inf", "-inf"): bare NaN is no JSON, and null would hide it.
 """
 
 from __future__ import annotations
@@ -69,10 +69,14 @@ class TrainRequest:
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
                 raise UserError(f"request: {name} is {value!r}, expected a whole number of at least 0.")
         limit = self.time_limit_s
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0
+        ):
             raise UserError(f"request: time_limit_s is {limit!r}, expected a number above 0 or null.")
         if self.schema != SCHEMA:
-            raise UserError(f"request: schema {self.schema!r} is not the supported {SCHEMA}: written by another version.")
+            raise UserError(
+                f"request: schema {self.schema!r} is not the supported {SCHEMA}: written by another version."
+            )
 
 
 def write_request(request: TrainRequest, run_dir: Path) -> Path:
@@ -88,7 +92,9 @@ def read_request(run_dir: Path) -> TrainRequest:
     path = Path(run_dir) / REQUEST
     data = read_json(path)
     if isinstance(data, Mapping) and data.get("schema", SCHEMA) != SCHEMA:
-        raise UserError(f"{path}: schema {data['schema']!r} is not the supported {SCHEMA}: written by another version.")
+        raise UserError(
+            f"{path}: schema {data['schema']!r} is not the supported {SCHEMA}: written by another version."
+        )
     values = complete_fields(data, TrainRequest, "request")
     values["config"] = from_json(values["config"])
     return TrainRequest(**values)
@@ -107,7 +113,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_json_atomic(path: Path, obj: Any) -> Path:
-    """Write `obj` as JSON to `path`, whole or not at all, and return the path. Non-finite numbers become strings."""
+    """Write `obj` as JSON to `path`, whole or not at all, and return the path. Non-finite numbers become
+    strings."""
     write_atomic(path, (json.dumps(finite_json(obj), indent=1, allow_nan=False) + "\n").encode())
     return path
 
@@ -168,7 +175,8 @@ class RunWriter:
     """Appends the metrics of a training to metrics.jsonl and to TensorBoard events in the same folder."""
 
     def __init__(self, run_dir: Path, *, keep_until: int = 0) -> None:
-        """Open the files. Metrics of iterations after `keep_until` (from a run that is resumed or repeated) are dropped."""
+        """Open the files. Metrics of iterations after `keep_until` (from a run that is resumed or repeated)
+        are dropped."""
         self.path = run_dir / METRICS
         self.kept = [line for line in read_metrics(self.path) if line["iteration"] <= keep_until]
         write_atomic(self.path, b"".join(_line(line) for line in self.kept))
@@ -211,7 +219,9 @@ def _scalars(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
     scalars = []
     for name, value in metrics.items():
         if name == "components":
-            scalars += [(f"components/{c}", stats["mean"]) for c, stats in value.items() if stats["mean"] is not None]
+            scalars += [
+                (f"components/{c}", stats["mean"]) for c, stats in value.items() if stats["mean"] is not None
+            ]
         elif name == "terminations":
             scalars += [(f"terminations/{reason}", count) for reason, count in value.items()]
         elif name not in ("iteration", "wall_s") and isinstance(value, int | float):
@@ -248,5 +258,6 @@ def make_result(request: TrainRequest, status: str, **values: Any) -> dict[str, 
 
 
 def error_entry(kind: str, message: str, line: int | None = None) -> dict[str, Any]:
-    """The "error" of a result: the exception's type, its message and the line of the reward program, if known."""
+    """The "error" of a result: the exception's type, its message and the line of the reward program, if
+    known."""
     return {"type": kind, "message": message, "line": line}

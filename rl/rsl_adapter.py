@@ -1,11 +1,11 @@
 """Our environments and rewards as rsl_rl sees them, and rsl_rl's PPO as we build it.
 
-The reward of a step is computed from the state that the step reached, before any reset. In a world that diverged it
-is 0: MuJoCo has silently put that world into its default state, which is no state of the episode. Truncated episodes
-are handed over as `time_outs`, so rsl_rl bootstraps their value; terminated ones are not.
+The reward of a step is computed from the state that the step reached, before any reset. In a world that
+diverged it is 0: MuJoCo has silently put that world into its default state, which is no state of the episode.
+Truncated episodes are handed over as `time_outs`, so rsl_rl bootstraps their value; terminated ones are not.
 
-We drive `rsl_rl.algorithms.PPO` ourselves instead of through its runner, which prints, logs and synchronises with the
-device at every step. Axes: N worlds, O observation, A action.
+We drive `rsl_rl.algorithms.PPO` ourselves instead of through its runner, which prints, logs and synchronises
+with the device at every step. Axes: N worlds, O observation, A action.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class RslVecEnv(VecEnv):
         return self._wrap(self.env.observe())
 
     def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Tensor]]:
-        """Step all worlds by actions (N, A): next observation, reward (N,), done (N,), {"time_outs": (N,) bool}."""
+        """Step all worlds by actions (N, A): next observation, reward (N,), done (N,), {"time_outs": (N,)
+        bool}."""
         step = self.env.step(actions)
         total, components = self.reward(step.signals)
         reward = torch.where(step.reasons["diverged"], 0.0, total * self.reward_scale)

@@ -1,8 +1,9 @@
 """Two parts of rsl_rl made cheaper on a CPU, equal in what they compute.
 
-rsl_rl draws one permutation per update and gathers every minibatch anew in every epoch; `ShuffledStorage` gathers once
-and hands out views. Its Gaussian expands the noise to (B, A) and takes logarithms of all of it for each of
-log-probability, entropy and divergence; `DiagonalGaussian` works on the (A,) noise that it is. Axes: B samples, A action.
+rsl_rl draws one permutation per update and gathers every minibatch anew in every epoch; `ShuffledStorage`
+gathers once and hands out views. Its Gaussian expands the noise to (B, A) and takes logarithms of all of it
+for each of log-probability, entropy and divergence; `DiagonalGaussian` works on the (A,) noise that it is.
+Axes: B samples, A action.
 """
 
 from __future__ import annotations

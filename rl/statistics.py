@@ -1,9 +1,10 @@
 """What happened in the episodes of training: fitness, lengths, ends, reward components. Kept on the device.
 
-Only whole episodes count. Training starts its worlds at random points of the time limit, so that they do not all end
-at once; the shortened first episode of such a world is left out: its length and fitness say nothing. (Its reward components are
-means per step, so they count.) Episodes count in the iteration in which they end, so the first numbers of a training come from episodes that failed early.
-One host synchronisation per `collect`. Axes: N worlds.
+Only whole episodes count. Training starts its worlds at random points of the time limit, so that they do not
+all end at once; the shortened first episode of such a world is left out: its length and fitness say nothing.
+(Its reward components are means per step, so they count.) Episodes count in the iteration in which they end,
+so the first numbers of a training come from episodes that failed early. One host synchronisation per
+`collect`. Axes: N worlds.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class TrainingStatistics:
 
     def _clear(self) -> None:
         device = self.env.device
-        # finished episodes, their summed fitness and steps, truncations, all ends (shortened ones too), divergences
+        # finished episodes, their summed fitness and steps, truncations, all ends (shortened ones
+        # too), divergences
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)
         self._reason_counts = torch.zeros(len(self._reasons), dtype=torch.int64, device=device)
 
@@ -50,7 +52,8 @@ class TrainingStatistics:
         value = self.fitness.add(self.env.task.fitness(env_step.signals), done, diverged)
         self.length += 1
         self._add_components(step, done)
-        # On a CPU this reads one byte; on a GPU it would wait for the device, so there the sums are always taken.
+        # On a CPU this reads one byte; on a GPU it would wait for the device, so there the sums are
+        # always taken.
         if done.is_cuda or done.any():
             finished = done & self.whole
             columns = (
@@ -84,7 +87,8 @@ class TrainingStatistics:
         counts = self._reason_counts.tolist()
         stats = self.components.collect() if self.components is not None else {}
         components = {
-            name: {"mean": s.mean, "min": s.min, "max": s.max, "nonfinite": s.nonfinite} for name, s in stats.items()
+            name: {"mean": s.mean, "min": s.min, "max": s.max, "nonfinite": s.nonfinite}
+            for name, s in stats.items()
         }
         total = components.pop("total", None)
         result = {

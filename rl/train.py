@@ -1,9 +1,10 @@
 """One training: PPO on one reward, then held-out evaluation. What it writes is described in `rl.record`.
 
-A training ends with a status, not with an exception, when the reward program raises (reward_error) or is refused
-(rejected), a reward or the policy is not finite (nonfinite_*), most episodes end because the simulation diverged
-(diverged), or the time is up (time_limit). None of these has a fitness. No NaN is turned into a number anywhere; the
-one reward that is replaced is that of a world that diverged (see `rl.rsl_adapter`).
+A training ends with a status, not with an exception, when the reward program raises (reward_error) or is
+refused (rejected), a reward or the policy is not finite (nonfinite_*), most episodes end because the
+simulation diverged (diverged), or the time is up (time_limit). None of these has a fitness. No NaN is turned
+into a number anywhere; the one reward that is replaced is that of a world that diverged (see
+`rl.rsl_adapter`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from tasks.errors import UserError
 from tasks.task import Task
 
 DIVERGED_SHARE = 0.5
-"""A training ends as "diverged" when more than this share of recent episodes ended by a diverged simulation."""
+"""A training ends as "diverged" when more than this share of recent episodes ended by a diverged
+simulation."""
 DIVERGED_WINDOW = 10
 """Recent: the last so many iterations,"""
 DIVERGED_MIN_EPISODES = 16
@@ -55,9 +57,9 @@ def train(
 ) -> dict[str, Any]:
     """Train, evaluate and write run_dir/result.json; return its content.
 
-    on_iteration is called with each metrics line. With `resume` the training continues after the newest checkpoint in
-    the folder, if there is one; worlds start new episodes there. Without, what an earlier training left is removed.
-    Sets torch's threads, product precision and global seed for this process.
+    on_iteration is called with each metrics line. With `resume` the training continues after the newest
+    checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
+    training left is removed. Sets torch's threads, product precision and global seed for this process.
 
     Raises UserError if the task, device or checkpoint cannot be used.
     """
@@ -94,7 +96,9 @@ def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]
                 training.save(metrics["fitness"])
             if not last and request.time_limit_s is not None and training.elapsed_s() > request.time_limit_s:
                 training.save(metrics["fitness"])
-                message = f"time limit of {request.time_limit_s:g} s reached after {training.iteration} iterations"
+                message = (
+                    f"time limit of {request.time_limit_s:g} s reached after {training.iteration} iterations"
+                )
                 raise TrainingFailed("time_limit", "TimeLimit", message)
     except TrainingFailed as failure:
         return training.result(failure.status, error=failure.error)
@@ -117,7 +121,15 @@ def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]
 class Training:
     """The state of one training: worlds, PPO, statistics and the counters."""
 
-    def __init__(self, request: TrainRequest, task: Task, reward: RewardFunction, run_dir: Path, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        request: TrainRequest,
+        task: Task,
+        reward: RewardFunction,
+        run_dir: Path,
+        *,
+        resume: bool = False,
+    ) -> None:
         """Build everything; with `resume` and a checkpoint in `run_dir`, in the state of that checkpoint."""
         self.request, self.task, self.run_dir = request, task, run_dir
         config = request.config
@@ -145,7 +157,9 @@ class Training:
         if found and meta:
             self._restore(found, meta)
         # Worlds that all start together end together: PPO would see the ends of episodes only now and then.
-        self.vec_env.episode_length_buf = torch.randint_like(self.env.episode_step, self.env.max_episode_steps)
+        self.vec_env.episode_length_buf = torch.randint_like(
+            self.env.episode_step, self.env.max_episode_steps
+        )
         self.statistics = TrainingStatistics(self.env)
         self._divergences: deque[tuple[int, int]] = deque(maxlen=DIVERGED_WINDOW)
         self.writer = RunWriter(run_dir, keep_until=self.iteration)
@@ -162,8 +176,8 @@ class Training:
     def run_iteration(self) -> dict[str, Any]:
         """One rollout and one update; writes and returns the metrics line.
 
-        Raises TrainingFailed if a reward, a loss or the policy is not finite, or too many worlds diverged; RewardError if
-        the reward program raises.
+        Raises TrainingFailed if a reward, a loss or the policy is not finite, or too many worlds diverged;
+        RewardError if the reward program raises.
         """
         began = time.monotonic()
         config = self.request.config
@@ -217,7 +231,9 @@ class Training:
         names = [
             name for name in steps[0].components if any(_nonfinite(s.components[name], s) for s in steps)
         ]  # fmt: skip
-        where = f"components: {', '.join(names)}" if names else "every component is finite, only the total is not"
+        where = (
+            f"components: {', '.join(names)}" if names else "every component is finite, only the total is not"
+        )
         raise TrainingFailed(
             "nonfinite_reward",
             "NonFiniteReward",
@@ -253,7 +269,9 @@ class Training:
     def _restore(self, path: Path, meta: dict[str, Any]) -> None:
         for field, value in self.meta.items():
             if field != "libraries" and meta.get(field) != value:
-                raise UserError(f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}.")
+                raise UserError(
+                    f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}."
+                )
         state = checkpoint.load_state(path, self.request.device)
         try:
             self.ppo.load(state, None, True)

@@ -1,9 +1,9 @@
 """One training as a process: `python -m rl.worker RUN_DIR`.
 
-Reads RUN_DIR/request.json, trains, evaluates, records a video if asked to, and leaves RUN_DIR/result.json in every case
-but a bad request; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status "ok"; 1 another status, with a
-result; 2 bad request, one line on stderr.
-A training that was interrupted continues from its newest checkpoint with `--resume`.
+Reads RUN_DIR/request.json, trains, evaluates, records a video if asked to, and leaves RUN_DIR/result.json in
+every case but a bad request; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status "ok"; 1
+another status, with a result; 2 bad request, one line on stderr. A training that was interrupted continues
+from its newest checkpoint with `--resume`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-# Before torch is imported: its OpenMP threads would otherwise spin for work while the physics threads need the cores.
+# Before torch is imported: its OpenMP threads would otherwise spin for work while the physics threads need
+# the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
@@ -32,7 +33,8 @@ class Terminated(BaseException):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the worker on the folder named in `arguments` (default: the command line); returns the exit code."""
+    """Run the worker on the folder named in `arguments` (default: the command line); returns the exit
+    code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     resume = "--resume" in words
     folders = [word for word in words if word != "--resume"]
@@ -74,7 +76,8 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False) -> dict[s
 
 
 def _record_video(request: TrainRequest, run_dir: Path, result: dict[str, Any]) -> str | None:
-    """Record the trained policy. A renderer that fails never fails the training: it is logged and there is no video."""
+    """Record the trained policy. A renderer that fails never fails the training: it is logged and there is no
+    video."""
     try:
         from rl.checkpoint import load_policy
         from rl.video import record_video

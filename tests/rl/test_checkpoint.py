@@ -44,7 +44,12 @@ def test_round_trip(saved, slider):
     assert not policy(observation).requires_grad
     meta = json.loads(path.with_suffix(".json").read_text())
     assert policy.meta == meta
-    assert (meta["task"], meta["iteration"], meta["env_steps"], meta["hidden_dims"]) == ("slider", 100, 800, [6, 5])
+    assert (meta["task"], meta["iteration"], meta["env_steps"], meta["hidden_dims"]) == (
+        "slider",
+        100,
+        800,
+        [6, 5],
+    )
     assert meta["libraries"]["torch"] == version("torch")
 
 

@@ -40,10 +40,9 @@ def test_json_round_trip():
         ({"iterations": True}, "iterations is True, expected a whole number."),
         ({"ppo": {"gamma": 1.5}}, "ppo.gamma is 1.5, expected a number from 0 to 1."),
         ({"ppo": {"learning_rate": float("nan")}}, "ppo.learning_rate is nan, expected a finite number."),
-        ({"ppo": {"hidden_dims": []}}, "ppo.hidden_dims is (), expected one or more whole numbers of at least 1."),
-        ({"ppo": {"activation": "swich"}}, "Did you mean 'swish'?"),
-        ({"ppo": 3}, "ppo: expected a mapping of PPO fields, got 3."),
-        ({"num_envs": 1, "steps_per_env": 1}, "too few for 2 minibatches"),
+        ({"ppo": {"hidden_dims": []}}, "ppo.hidden_dims is (), expected one or more whole numbers of at least
+        1."), ({"ppo": {"activation": "swich"}}, "Did you mean 'swish'?"), ({"ppo": 3}, "ppo: expected a
+        mapping of PPO fields, got 3."), ({"num_envs": 1, "steps_per_env": 1}, "too few for 2 minibatches"),
     ],
 )
 def test_bad_overrides_give_one_line(slider, overrides, line):

@@ -1,4 +1,5 @@
-"""Evaluation against closed forms: scripted policies on the slider (see test_rsl_adapter for how it moves)."""
+"""Evaluation against closed forms: scripted policies on the slider (see test_rsl_adapter for how it
+moves)."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def test_the_same_seed_gives_the_same_episodes(slider):
         return -observation[:, :1] - observation[:, 1:]
 
     first, second, other = (
-        evaluate(slider, policy, episodes=EPISODES, seed=seed, num_threads=1).per_episode for seed in (1, 1, 2)
+        evaluate(slider, policy, episodes=EPISODES, seed=seed, num_threads=1).per_episode
+        for seed in (1, 1, 2)
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)

@@ -24,8 +24,8 @@ def env(slider):
 
 
 def test_shortened_first_episodes_are_left_out(env):
-    """Worlds at rest, started at steps 0, 10 and 39: their first ends come after 40, 30 and 1 steps, whole ones after
-    40, 70 and 41."""
+    """Worlds at rest, started at steps 0, 10 and 39: their first ends come after 40, 30 and 1 steps, whole
+    ones after 40, 70 and 41."""
     vec = RslVecEnv(env, reward)
     places = env.sim.qpos[:, 0].clone()
     vec.episode_length_buf = torch.tensor([0, 10, 39])

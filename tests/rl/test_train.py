@@ -27,8 +27,8 @@ LEARNING = {
     "ppo": {"hidden_dims": (32, 32), "num_learning_epochs": 4, "num_mini_batches": 4},
 }
 LEARNT = -0.3
-"""Minus metres from the middle. A mass that is left alone scores -0.5, as it starts anywhere within 1 m; a driven one
-reaches -0.15 to -0.22 (4 seeds); with the sign of the policy's loss changed, -1.5 to -1.6."""
+"""Minus metres from the middle. A mass that is left alone scores -0.5, as it starts anywhere within 1 m; a
+driven one reaches -0.15 to -0.22 (4 seeds); with the sign of the policy's loss changed, -1.5 to -1.6."""
 
 HEADER = "import torch\nfrom torch import Tensor\n\n\ndef compute_reward(mass_position: Tensor, mass_velocity: Tensor) -> tuple[Tensor, dict[str, Tensor]]:\n"
 
@@ -73,7 +73,8 @@ def test_metrics_of_every_iteration(make_request, tmp_path):
     assert result["env_steps"] == 1920
     last = metrics[-1]
     assert set(last) >= {"wall_s", "fitness", "episode_length_s", "reward_mean", "terminations", "truncations", "diverged",
-                         "learning_rate", "noise_std", "value_loss", "surrogate_loss", "steps_per_s"}  # fmt: skip
+                         "learning_rate", "noise_std", "value_loss", "surrogate_loss", "steps_per_s"}  # fmt:
+                         skip
     assert set(last["components"]) == {"position_l2", "velocity_l2"}
     parts = sum(stats["mean"] for stats in last["components"].values())
     assert last["reward_mean"] == pytest.approx(parts, abs=1e-5)  # the program's total is the sum of its components

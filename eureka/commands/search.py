@@ -1,0 +1,162 @@
+"""`eureka search`: builds what a search needs from its options, checks it before anything trains, and runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from eureka.archive import Archive
+from eureka.commands.places import parse_settings, with_settings
+from eureka.commands.progress import LiveListener, ProgressListener
+from eureka.designers.base import Designer, DesignerConfig
+from eureka.designers.create import create, resolve
+from eureka.executors.local import LocalExecutor, visible_devices
+from eureka.score import Score
+from eureka.search import SearchResult, run_search
+from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_config, start_folder
+from tasks import registry
+from tasks.errors import UserError
+
+
+@dataclass(frozen=True)
+class Search:
+    """Let a designer write reward programs, train a policy under each, and hand back what happened, for some
+    generations; then compare the best reward with the human-written and the sparse one."""
+
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")] = ""
+    """A task's name, or a Python file. Not with --resume."""
+    samples: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 16
+    """K: reward programs proposed in each generation."""
+    generations: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 5
+    """N: generations."""
+    repairs: int = 2
+    """How often a broken program may be repaired."""
+    iterations: int | None = None
+    """Iterations of each training; the task's own number when not given."""
+    num_envs: int | None = None
+    """Worlds of each training; the task's own number when not given."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Any other training setting, as in --set ppo.gamma=0.98."""
+    seed: int = 0
+    """Seed of the trainings, and of the evolution designer."""
+    seeds_per_candidate: int = 1
+    """Trainings of each candidate; its fitness is their mean."""
+    final_seeds: int = 3
+    """Fresh seeds of the final comparison; 0 leaves it out."""
+    slots: int | None = None
+    """Trainings at the same time; as many as fit the cores when not given."""
+    threads: int = 1
+    """CPU threads of each training."""
+    time_limit_s: float | None = 3600.0
+    """Seconds one training may take."""
+    video: bool = True
+    """Film the best policy at the end."""
+    out: Path | None = None
+    """The search's folder; runs/TASK/TIME when not given."""
+    resume: Path | None = None
+    """Go on with the search in this folder; nothing finished is repeated, no reply is paid for twice."""
+    designer: tyro.conf.OmitArgPrefixes[DesignerConfig] = field(default_factory=DesignerConfig)
+    """Who writes the rewards, and how it is reached."""
+
+    def run(self) -> int:
+        """Search, and print what was found."""
+        if self.slots is not None and self.slots < 1:
+            raise UserError(f"--slots is {self.slots}; expected at least 1.")
+        say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
+        if self.resume is None:
+            folder, config, designer = self._begin(say)
+        else:
+            folder, config, designer = self._go_on(self.resume, say)
+        task = registry.make(config.task)
+        config.training()  # a setting that cannot work is refused before anything is asked for
+        executor = LocalExecutor(self._slots(config), config.threads, visible_devices())
+        terminal = Console(stderr=True).is_terminal
+        listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
+        listener.say(f"{task.name}: designer {designer.name}, {executor.slots} trainings at a time -> {folder}")
+        try:
+            result = run_search(folder, config, designer, executor, listener)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; go on with eureka search --resume {folder}") from None
+        finally:
+            listener.close()
+            executor.cancel_all()
+        _print(result, task.fitness_unit)
+        return 0 if result.best is not None else 1
+
+    def _begin(self, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
+        """A new search: everything that can be wrong is found before its folder is made."""
+        if not self.task:
+            raise UserError(f"eureka search needs a task; known: {', '.join(registry.names())}, or a Python file.")
+        settings = with_settings(parse_settings(self.set), iterations=self.iterations, num_envs=self.num_envs)
+        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(SearchConfig) if f.name != "train"}
+        # What "auto" means is settled now: a resumed search shall not change its designer with the environment.
+        shared["designer"] = dataclasses.replace(self.designer, designer=resolve(self.designer.designer))
+        config = SearchConfig(**shared, train=settings)
+        config.training()
+        task_name = registry.make(self.task).name
+        designer = create(self.designer, search_dir=self.out or Path("runs"), say=say, task_name=task_name)
+        if designer.name != "manual":  # whose check makes its folder
+            designer.check()
+        folder = start_folder(config, self.out)
+        config = load_config(folder)
+        designer = create(config.designer, search_dir=folder, say=say, task_name=task_name)
+        if designer.name == "manual":
+            designer.check()
+        return folder, config, designer
+
+    def _go_on(self, folder: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
+        """A search that was stopped. Its settings stand; the way to the designer (key, endpoint, budget) may be new."""
+        config = load_config(folder)
+        fixed = {f.name: f.default for f in dataclasses.fields(self) if f.name not in ("slots", "resume", "designer")}
+        changed = [name for name, default in fixed.items() if getattr(self, name) != default]
+        if changed:
+            names = ", ".join("TASK" if name == "task" else f"--{name.replace('_', '-')}" for name in changed)
+            raise UserError(f"{names} cannot change in a resumed search; leave it away, {folder / CONFIG_FILE} says it.")
+        given = {
+            f.name: getattr(self.designer, f.name)
+            for f in dataclasses.fields(DesignerConfig)
+            if getattr(self.designer, f.name) != f.default
+        }
+        config = dataclasses.replace(config, designer=dataclasses.replace(config.designer, **given))
+        tokens = 0
+        if (folder / DATABASE).exists():
+            archive = Archive(folder / DATABASE, create=False)
+            tokens = archive.tokens_used()
+            archive.close()
+        name = registry.make(config.task).name
+        designer = create(config.designer, search_dir=folder, tokens_used=tokens, say=say, task_name=name)
+        designer.check()
+        return folder, config, designer
+
+    def _slots(self, config: SearchConfig) -> int:
+        if self.slots is not None:
+            return self.slots
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // config.threads)
+
+
+def _print(result: SearchResult, unit: str) -> None:
+    if result.best is None:
+        print("no reward was scored; the report says why each one failed")
+    else:
+        print(f"best reward: {result.best.candidate_id}, fitness {result.best.fitness:.4g} {unit} in the search")
+        words = {"final": "best, fresh seeds", "human": "human", "sparse": "sparse"}
+        for role, score in result.fitness.items():
+            if score is not None:
+                print(f"  {words[role]:<18} {_with_spread(score)} {unit}")
+        if result.normalised is not None:
+            print(f"  human-normalised   {_with_spread(result.normalised)} (0 is the sparse reward, 1 the human one)")
+    print(f"report: {result.report}")
+
+
+def _with_spread(score: Score) -> str:
+    if score.std is None:
+        return f"{score.mean:.4g}"
+    return f"{score.mean:.4g} +- {score.std:.2g} over {score.seeds} seeds"
