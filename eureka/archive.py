@@ -224,7 +224,9 @@ class Archive:
             for name in row
             if name not in ("candidate_id", "created_s")
         )
-        statement = f"INSERT INTO candidates ({names}) VALUES ({marks}) ON CONFLICT(candidate_id) DO UPDATE SET {updates}"
+        statement = (
+            f"INSERT INTO candidates ({names}) VALUES ({marks}) ON CONFLICT(candidate_id) DO UPDATE SET {updates}"
+        )
         with self._transaction():
             self._db.execute(statement, row)
 

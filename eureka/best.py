@@ -17,7 +17,9 @@ from tasks.task import Task
 VIDEO_SEED = 900_001  # an episode that neither training nor any evaluation has seen
 
 
-def keep_best(folder: Path, task: Task, winner: Candidate, runs: list[Run], video: bool, say: Callable[[str], None]) -> None:
+def keep_best(
+    folder: Path, task: Task, winner: Candidate, runs: list[Run], video: bool, say: Callable[[str], None]
+) -> None:
     """Fill `best/`: reward.py, the checkpoint of the best of its runs with its meta file, and video.mp4.
 
     Args:

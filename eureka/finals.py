@@ -22,7 +22,7 @@ from rewards.source import RewardSource
 from rl.config import TrainConfig, to_json
 from rl.record import TrainRequest
 from tasks.errors import UserError
-from tasks.registry import is_file_ref
+from tasks.registry import user_file
 from tasks.task import Task
 
 FINAL_SEED_OFFSET = 1000  # final trainings share no seed with candidates
@@ -49,7 +49,7 @@ def final_trainings(
     assert best.source is not None
     wanted = {"final": RewardSource(best.source, best.candidate_id)}
     for role in ("human", "sparse"):
-        source = baseline_source(task, task_ref, role)
+        source = baseline_source(task, role)
         if source is not None:
             wanted[role] = source
     trainings = []
@@ -72,13 +72,10 @@ def final_trainings(
     return trainings
 
 
-def baseline_source(task: Task, task_ref: str, role: str) -> RewardSource | None:
+def baseline_source(task: Task, role: str) -> RewardSource | None:
     """The human or sparse program of a task; None where it has none."""
-    beside = None
-    if is_file_ref(task_ref):
-        beside = Path(inspect.getfile(type(task)))
     try:
-        return load(task.name, role, beside)
+        return load(task.name, role, user_file(task))
     except UserError:
         return None
 

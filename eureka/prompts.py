@@ -153,9 +153,7 @@ def repair_messages(previous: Sequence[Message], reply: str | None, problems: st
 def memory(history: Sequence[Candidate], lines: int = MEMORY_LINES) -> str:
     """At most `lines` earlier attempts, a line each: the scored, best first; then failures, newest first."""
     scored = ranked(history)
-    failed = [
-        c for c in history if not c.scored and c.status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED)
-    ]
+    failed = [c for c in history if not c.scored and c.status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED)]
     failed.sort(key=lambda c: (-c.generation, c.index))
     # Failures are kept in sight: a third of the lines is theirs where there are that many.
     room = max(lines - len(failed), lines - lines // 3)
@@ -186,9 +184,7 @@ def as_markdown(messages: Sequence[Message]) -> str:
 
 def _system_text() -> str:
     linalg = ", ".join(f"torch.linalg.{name}" for name in sorted(allowed.LINALG_FUNCTIONS))
-    return _render(
-        "system.j2", torch_functions=" ".join(sorted(allowed.TORCH_FUNCTIONS)), linalg_functions=linalg
-    )
+    return _render("system.j2", torch_functions=" ".join(sorted(allowed.TORCH_FUNCTIONS)), linalg_functions=linalg)
 
 
 def _task_text(view: TaskView) -> str:
@@ -199,9 +195,7 @@ def _task_text(view: TaskView) -> str:
 def _environment() -> Environment:
     folder = Path(__file__).with_name("prompts")
     # Plain text, not HTML: escaping would change the programs.
-    return Environment(
-        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    return Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _render(template: str, **values: Any) -> str:

@@ -96,9 +96,7 @@ def first_ask(context: DesignContext, view: prompts.TaskView) -> Ask:
     """The first request for one candidate: from nothing in generation 1, from the best so far afterwards."""
     name = candidate_id(context.generation, context.index)
     if context.best is None:
-        messages = prompts.initial_messages(
-            view, index=context.index, samples=context.samples, history=context.history
-        )
+        messages = prompts.initial_messages(view, index=context.index, samples=context.samples, history=context.history)
     else:
         messages = prompts.next_messages(
             view, best=context.best, history=context.history, index=context.index, samples=context.samples
@@ -142,7 +140,9 @@ def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener
         designer.answer(missing, on_reply)
         unanswered = sorted(wanted - set(arrived))
         if unanswered:
-            raise UserError(f"designer '{designer.name}' gave no answer to {', '.join(unanswered)}; resume to ask again.")
+            raise UserError(
+                f"designer '{designer.name}' gave no answer to {', '.join(unanswered)}; resume to ask again."
+            )
         if all(reply.outcome in OUTAGES for reply in arrived.values()):
             for name in arrived:
                 archive.drop_reply(name)

@@ -43,9 +43,7 @@ def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> 
         "Course of the training; rewards are means per step over the episodes that ended in the iteration.",
     ]
     lines.append(f"iterations shown: {', '.join(str(row['iteration']) for row in picked)}")
-    lines.append(
-        _course(f"fitness ({unit})" if unit else "fitness", rows, picked, lambda row: row.get("fitness"))
-    )
+    lines.append(_course(f"fitness ({unit})" if unit else "fitness", rows, picked, lambda row: row.get("fitness")))
     lines.append(_course("episode length (s)", rows, picked, lambda row: row.get("episode_length_s")))
     lines.append(_course("total reward per step", rows, picked, lambda row: row.get("reward_mean")))
     names = list(dict.fromkeys(name for row in rows for name in _components(row) if name != "total"))
@@ -60,9 +58,7 @@ def _outcome(result: Mapping[str, Any], unit: str) -> list[str]:
     status = str(result.get("status") or "unknown")
     if status != "ok":
         error = result.get("error")
-        words = (
-            f"{error.get('type')}: {error.get('message')}" if isinstance(error, Mapping) else str(error or "")
-        )
+        words = f"{error.get('type')}: {error.get('message')}" if isinstance(error, Mapping) else str(error or "")
         line = error.get("line") if isinstance(error, Mapping) else None
         where = f" (line {line} of the program)" if isinstance(line, int) else ""
         return [
@@ -93,9 +89,7 @@ def _endings(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) ->
     diverged = sum(_count(row.get("diverged")) for row in metrics)
     held_out = _count(evaluation.get("diverged"))
     if diverged or held_out:
-        lines.append(
-            f"The simulation diverged and was reset: {diverged} times in training, {held_out} held out."
-        )
+        lines.append(f"The simulation diverged and was reset: {diverged} times in training, {held_out} held out.")
     return lines
 
 
@@ -109,9 +103,7 @@ def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(parts) or "none ended"
 
 
-def _course(
-    name: str, rows: Sequence[Mapping[str, Any]], picked: Sequence[Mapping[str, Any]], get: Any
-) -> str:
+def _course(name: str, rows: Sequence[Mapping[str, Any]], picked: Sequence[Mapping[str, Any]], get: Any) -> str:
     """One row: the picked points, then maximum, mean and minimum over every iteration that has a value."""
     values = [number for row in rows if (number := to_float(get(row))) is not None]
     points = [number for row in picked if (number := to_float(get(row))) is not None]

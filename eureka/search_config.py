@@ -98,7 +98,9 @@ def start_folder(config: SearchConfig, out: Path | None = None) -> Path:
         while folder.exists():
             folder = folder.with_name(folder.name + "x")
     if (folder / CONFIG_FILE).exists() or (folder / DATABASE).exists():
-        raise UserError(f"{folder} holds a search already; continue it with --resume {folder}, or choose another --out.")
+        raise UserError(
+            f"{folder} holds a search already; continue it with --resume {folder}, or choose another --out."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         data = dataclasses.asdict(config)
@@ -124,7 +126,9 @@ def load_config(folder: Path) -> SearchConfig:
         raise UserError(f"{folder} holds no {CONFIG_FILE}; it is not the folder of a search.")
     data = read_json(path)
     if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
-        raise UserError(f"{path} is of another version (expected schema {SCHEMA}); resume it with the version that wrote it.")
+        raise UserError(
+            f"{path} is of another version (expected schema {SCHEMA}); resume it with the version that wrote it."
+        )
     designer = _known(data.pop("designer", {}), DesignerConfig, path)
     if designer.get("replay_from"):
         designer["replay_from"] = Path(designer["replay_from"])

@@ -177,13 +177,9 @@ _SYNC = "stay on tensors; every value is one number per world"
 _RANDOM = "a reward must be deterministic; remove the random term"
 _SHAPE = "its output shape depends on values; use torch.where(condition, a, b)"
 NAME_HINTS = {
-    **dict.fromkeys(
-        names("nan_to_num nansum nanmean nanmedian fmax fmin isnan isinf isfinite nan inf"), _NAN
-    ),
+    **dict.fromkeys(names("nan_to_num nansum nanmean nanmedian fmax fmin isnan isinf isfinite nan inf"), _NAN),
     **dict.fromkeys(names("item numpy tolist cpu cuda data"), _SYNC),
-    **dict.fromkeys(
-        names("rand randn randint rand_like randn_like normal bernoulli randperm dropout"), _RANDOM
-    ),
+    **dict.fromkeys(names("rand randn randint rand_like randn_like normal bernoulli randperm dropout"), _RANDOM),
     **dict.fromkeys(names("nonzero unique masked_select argwhere bincount one_hot"), _SHAPE),
     "empty": "use torch.zeros",
     "empty_like": "use torch.zeros_like",

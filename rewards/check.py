@@ -96,9 +96,7 @@ def entry_arguments(text: str) -> tuple[str, ...]:
     point."""
     found = entry_points(parse(text))
     if len(found) != 1:
-        raise UserError(
-            f"expected one function named {ENTRY_POINT} in the reward program, found {len(found)}."
-        )
+        raise UserError(f"expected one function named {ENTRY_POINT} in the reward program, found {len(found)}.")
     return tuple(argument.arg for argument in [*found[0].args.posonlyargs, *found[0].args.args])
 
 
@@ -157,9 +155,7 @@ def _entry_point(tree: ast.Module, table: SignalTable) -> Iterator[Violation]:
         yield Violation(line if near else 0, "R121", message + near.replace("Did you mean", "Rename"), hint)
         return
     for again in found[1:]:
-        yield Violation(
-            again.lineno, "R122", f"'{ENTRY_POINT}' is defined a second time.", "keep one of them"
-        )
+        yield Violation(again.lineno, "R122", f"'{ENTRY_POINT}' is defined a second time.", "keep one of them")
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id == ENTRY_POINT and isinstance(node.ctx, ast.Store):
             yield Violation(node.lineno, "R122", f"'{ENTRY_POINT}' is assigned again.", "choose another name")
@@ -174,9 +170,7 @@ def _signature(entry: ast.FunctionDef, table: SignalTable) -> Iterator[Violation
     names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     plain = "write plain names separated by commas"
     if arguments.posonlyargs or arguments.kwonlyargs or arguments.vararg or arguments.kwarg:
-        yield Violation(
-            entry.lineno, "R124", "the entry point has '*', '**' or '/' among its arguments.", plain
-        )
+        yield Violation(entry.lineno, "R124", "the entry point has '*', '**' or '/' among its arguments.", plain)
     if arguments.defaults or any(arguments.kw_defaults):
         hint = "make the value a constant at the top level"
         yield Violation(entry.lineno, "R124", "an argument of the entry point has a default value.", hint)
@@ -206,9 +200,7 @@ def _returns(entry: ast.FunctionDef) -> Iterator[Violation]:
         yield Violation(entry.lineno, "R125", "the entry point returns nothing.", hint)
     for node in found:
         pair = node.value
-        if isinstance(pair, ast.Name | ast.IfExp) or (
-            isinstance(pair, ast.Call) and isinstance(pair.func, ast.Name)
-        ):
+        if isinstance(pair, ast.Name | ast.IfExp) or (isinstance(pair, ast.Call) and isinstance(pair.func, ast.Name)):
             continue  # a variable or a helper's result: only the trial can tell
         if not isinstance(pair, ast.Tuple) or len(pair.elts) != 2:
             came = f"{len(pair.elts)} values" if isinstance(pair, ast.Tuple) else "one value"
@@ -226,9 +218,7 @@ def _component_names(node: ast.Dict) -> Iterator[Violation]:
     hint = "name components as in 'upright_exp': letters, digits and _"
     seen: set[object] = set()
     if not node.keys:
-        yield Violation(
-            node.lineno, "R126", "the dict of components is empty.", "return at least one component"
-        )
+        yield Violation(node.lineno, "R126", "the dict of components is empty.", "return at least one component")
     if len(node.keys) > MAX_COMPONENTS:
         message = f"there are {len(node.keys)} components; the limit is {MAX_COMPONENTS}."
         yield Violation(node.lineno, "R126", message, "add up the small ones")

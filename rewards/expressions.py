@@ -76,9 +76,7 @@ class ExpressionRules(ast.NodeVisitor):
         while isinstance(holder, ast.Subscript | ast.Attribute):
             holder = holder.value
         if not isinstance(holder, ast.Name):
-            self.add(
-                node, "R109", "writing into this expression is not allowed.", "write into a local variable"
-            )
+            self.add(node, "R109", "writing into this expression is not allowed.", "write into a local variable")
         elif self._scope.is_argument(holder.id):
             hint = f"use torch.where, or write into {holder.id}.clone()"
             message = f"writing into '{holder.id}' would change an argument in place."
@@ -100,16 +98,12 @@ class ExpressionRules(ast.NodeVisitor):
     def _private(self, node: ast.AST, name: str) -> bool:
         if not name.startswith("__"):
             return False
-        self.add(
-            node, "R106", f"the name '{name}' is not allowed.", "names that begin with '__' are not available"
-        )
+        self.add(node, "R106", f"the name '{name}' is not allowed.", "names that begin with '__' are not available")
         return True
 
     def _rebinds(self, node: ast.AST, name: str) -> None:
         if self._bindings.get(name) and not (name == "F" and name not in self._module.imported):
-            self.add(
-                node, "R105", f"'{name}' is a module here and cannot be assigned.", "choose another name"
-            )
+            self.add(node, "R105", f"'{name}' is a module here and cannot be assigned.", "choose another name")
 
     def visit_Name(self, node: ast.Name) -> None:
         name = node.id
@@ -119,9 +113,7 @@ class ExpressionRules(ast.NodeVisitor):
             path = self._bindings[name]
             if path is None or path in allowed.MODULES:
                 hint = (
-                    allowed.NAME_HINTS["Tensor"]
-                    if path is None
-                    else f"call one of its functions, as in {name}.exp(x)"
+                    allowed.NAME_HINTS["Tensor"] if path is None else f"call one of its functions, as in {name}.exp(x)"
                 )
                 self.add(node, "R105", f"'{name}' cannot be used as a value.", hint)
         elif name not in allowed.BUILTINS:
@@ -144,11 +136,7 @@ class ExpressionRules(ast.NodeVisitor):
             self.add(node, "R106", f"the attribute '.{node.attr}' is not allowed.", hint)
         elif node.attr not in allowed.ATTRIBUTES:
             called = node.attr in allowed.TENSOR_METHODS
-            hint = (
-                f"call it: .{node.attr}(...)"
-                if called
-                else allowed.NAME_HINTS.get(node.attr, _ATTRIBUTE_HINT)
-            )
+            hint = f"call it: .{node.attr}(...)" if called else allowed.NAME_HINTS.get(node.attr, _ATTRIBUTE_HINT)
             guess = "" if called else did_you_mean(node.attr, allowed.ATTRIBUTES)
             self.add(node, "R107", f"the attribute '.{node.attr}' is not available.{guess}", hint)
 
@@ -161,9 +149,7 @@ class ExpressionRules(ast.NodeVisitor):
             guess = did_you_mean(node.attr, allowed.MODULES[holder])
             hint = allowed.NAME_HINTS.get(node.attr, _FUNCTION_HINT)
             if node.attr.endswith("_") and node.attr[:-1] in allowed.MODULES[holder]:
-                self.add(
-                    node, "R109", f"'{holder}.{node.attr}' works in place.", f"use {holder}.{node.attr[:-1]}"
-                )
+                self.add(node, "R109", f"'{holder}.{node.attr}' works in place.", f"use {holder}.{node.attr[:-1]}")
             else:
                 self.add(node, "R108", f"'{holder}.{node.attr}' is not available.{guess}", hint)
         return True
@@ -179,9 +165,7 @@ class ExpressionRules(ast.NodeVisitor):
             self.visit_Name(function)
             self.calls.setdefault(self._function, set()).add(function.id)
         else:
-            self.add(
-                node, "R118", "only a named function or a method can be called.", "give the function a name"
-            )
+            self.add(node, "R118", "only a named function or a method can be called.", "give the function a name")
             self.visit(function)
         builtin = isinstance(function, ast.Name) and not path and not self._scope.knows(function.id)
         self._call_arguments(node, bool(path) or isinstance(function, ast.Attribute))
@@ -249,9 +233,7 @@ class ExpressionRules(ast.NodeVisitor):
                 hint = "text is only for component names; use letters, digits and _"
                 self.add(node, "R116", "this text holds characters that are not allowed.", hint)
         else:
-            self.add(
-                node, "R116", f"a {type(value).__name__} constant is not allowed.", "use float or int numbers"
-            )
+            self.add(node, "R116", f"a {type(value).__name__} constant is not allowed.", "use float or int numbers")
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> None:
         if not isinstance(node.value, ast.Name) or node.format_spec is not None or node.conversion != -1:
@@ -261,10 +243,7 @@ class ExpressionRules(ast.NodeVisitor):
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         self.generic_visit(node)
-        if any(
-            isinstance(side, ast.Constant | ast.JoinedStr) and _is_text(side)
-            for side in (node.left, node.right)
-        ):
+        if any(isinstance(side, ast.Constant | ast.JoinedStr) and _is_text(side) for side in (node.left, node.right)):
             self.add(node, "R116", "arithmetic on text is not allowed.", 'use an f-string, as in f"name_{i}"')
         if isinstance(node.op, ast.Pow):
             exponent = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
@@ -278,6 +257,4 @@ class ExpressionRules(ast.NodeVisitor):
 
 
 def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.JoinedStr) or (
-        isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
-    )
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))

@@ -123,9 +123,7 @@ def admit_many(
             verdicts[index] = Verdict(False, found, "check", tuple(violations), (), None)
         else:
             sources[index] = found
-    reports = (
-        run_trials([source.text for source in sources.values()], table, samples, timeout_s) if sources else []
-    )
+    reports = run_trials([source.text for source in sources.values()], table, samples, timeout_s) if sources else []
     for (index, source), report in zip(sources.items(), reports, strict=True):
         stage: Stage = "accepted" if report.ok else "trial"
         clock = report.time_per_call_s

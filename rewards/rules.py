@@ -65,9 +65,7 @@ class Rules(ExpressionRules):
         mutates = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
         if not (mutates and call.func.attr in allowed.MUTATING_METHODS):  # type: ignore[union-attr]
             call_name = allowed.dotted(call.func) if isinstance(call, ast.Call) else ""
-            if (
-                call_name.split(".")[-1] not in allowed.NAME_HINTS
-            ):  # those are reported with their own hint below
+            if call_name.split(".")[-1] not in allowed.NAME_HINTS:  # those are reported with their own hint below
                 self.add(node, "R103", "this expression has no effect.", "assign or return its value")
         self.visit(call)
 
@@ -86,9 +84,7 @@ class Rules(ExpressionRules):
             call = item.context_expr
             path = self._path(call.func) if isinstance(call, ast.Call) and not call.args else ""
             if path not in allowed.CONTEXTS or item.optional_vars is not None:
-                self.add(
-                    node, "R103", "this 'with' is not allowed.", "only torch.no_grad() may follow 'with'"
-                )
+                self.add(node, "R103", "this 'with' is not allowed.", "only torch.no_grad() may follow 'with'")
         self._visit_all(node.body)
 
     # -- functions ----------------------------------------------------------------------------------
@@ -155,14 +151,10 @@ class Rules(ExpressionRules):
         operator = _OPERATORS.get(type(node.op).__name__, "+")
         if name in self._scope.params:
             hint = f"write a new name, for example new_{name} = {name} {operator} ..."
-            self.add(
-                node, "R109", f"'{name} {operator}= ...' would change the argument '{name}' in place.", hint
-            )
+            self.add(node, "R109", f"'{name} {operator}= ...' would change the argument '{name}' in place.", hint)
         elif self._scope.is_alias(name):
             hint = f"write {name} = {name} {operator} ..."
-            message = (
-                f"'{name} {operator}= ...' would change in place the tensor that '{name}' is another name of."
-            )
+            message = f"'{name} {operator}= ...' would change in place the tensor that '{name}' is another name of."
             self.add(node, "R109", message, hint)
 
     def _target(self, target: ast.expr) -> None:

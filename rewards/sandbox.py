@@ -74,9 +74,7 @@ class _ChildRun:
     line: int = 0  # of the program, where it hung or crashed, as far as the child could say
 
 
-def run_trial(
-    text: str, table: SignalTable, samples: Sequence[Signals], timeout_s: float = 20.0
-) -> TrialReport:
+def run_trial(text: str, table: SignalTable, samples: Sequence[Signals], timeout_s: float = 20.0) -> TrialReport:
     """The trial of one program; see `run_trials`."""
     return run_trials([text], table, samples, timeout_s)[0]
 
@@ -132,9 +130,7 @@ def _batches(samples: Sequence[Signals], table: SignalTable) -> list[Signals]:
     batches.sort(key=_worlds)
     if not batches or _worlds(batches[-1]) < 4:
         worlds = _worlds(batches[-1]) if batches else 0
-        raise UserError(
-            f"the trial has samples of {worlds} finite worlds; it needs at least 4: sample more worlds."
-        )
+        raise UserError(f"the trial has samples of {worlds} finite worlds; it needs at least 4: sample more worlds.")
     batches = [batch for batch in batches if _worlds(batch) >= 2]
     if len({_worlds(batch) for batch in batches}) == 1:
         half = _worlds(batches[-1]) // 2
@@ -266,16 +262,13 @@ def _how_it_ended(code: int | None) -> str:
 def _ended(run: _ChildRun, timeout_s: float) -> Violation:
     if run.reason == "time":
         message = f"the program did not end within {timeout_s:g} s."
-        return Violation(
-            run.line, "T212", message, "compute with a few dozen tensor operations; no long loops"
-        )
+        return Violation(run.line, "T212", message, "compute with a few dozen tensor operations; no long loops")
     message = f"the program ended its process ({run.reason})."
     return Violation(run.line, "T213", message, "make smaller tensors and no deep recursion")
 
 
 def _report(verdict: dict[str, Any], num_envs: int) -> TrialReport:
     problems = tuple(
-        Violation(int(line), str(code), str(message), str(hint))
-        for line, code, message, hint in verdict["problems"]
+        Violation(int(line), str(code), str(message), str(hint)) for line, code, message, hint in verdict["problems"]
     )
     return TrialReport(problems, tuple(map(str, verdict["components"])), verdict["time_per_call_s"], num_envs)

@@ -198,11 +198,7 @@ def _bound_of_name(name: str, scope: Scope, dims: Mapping[str, int]) -> int | No
         bound = loop_bound(value, scope, dims)
         return bound if isinstance(value, ast.Tuple) or bound is None else max(bound, GROWN_LENGTH)
     if isinstance(value, ast.ListComp | ast.DictComp):
-        return (
-            GROWN_LENGTH
-            if loop_bound(value, scope, dims) is None
-            else max(loop_bound(value, scope, dims) or 0, 1)
-        )
+        return GROWN_LENGTH if loop_bound(value, scope, dims) is None else max(loop_bound(value, scope, dims) or 0, 1)
     return None
 
 
@@ -263,9 +259,7 @@ def _width(node: ast.expr, dims: Mapping[str, int]) -> int | None:
         field = "size"
     else:
         return None
-    if not (
-        isinstance(holder, ast.Attribute) and holder.attr == field and isinstance(holder.value, ast.Name)
-    ):
+    if not (isinstance(holder, ast.Attribute) and holder.attr == field and isinstance(holder.value, ast.Name)):
         return None
     if isinstance(index, ast.UnaryOp) and isinstance(index.op, ast.USub):
         last = isinstance(index.operand, ast.Constant) and index.operand.value == 1

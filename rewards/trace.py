@@ -84,9 +84,7 @@ class RewardFunction:
             self._first_result(result, arguments)
         total, components = result  # type: ignore[misc]
         if self._copied:
-            components = {
-                name: value.clone() if name in self._copied else value for name, value in components.items()
-            }
+            components = {name: value.clone() if name in self._copied else value for name, value in components.items()}
             total = total.clone() if "total" in self._copied else total
         return total, components
 
@@ -142,9 +140,7 @@ def _refuse_unchecked(text: str, table: SignalTable) -> None:
     if violations:
         more = f" (and {len(violations) - 1} more; `eureka check` lists them)" if len(violations) > 1 else ""
         first = violations[0]
-        raise UserError(
-            f"reward program, line {first.line}, {first.code}: {first.message} {first.hint}{more}"
-        )
+        raise UserError(f"reward program, line {first.line}, {first.code}: {first.message} {first.hint}{more}")
 
 
 def _execute(text: str) -> Program:
@@ -194,9 +190,7 @@ def _namespace(path: str) -> types.SimpleNamespace:
     module = math if path == "math" else importlib.import_module(path)
     own = {"pi": math.pi, "e": math.e}  # torch.pi and torch.e are Python floats
     members = allowed.MODULES[path]
-    return types.SimpleNamespace(
-        **{name: own[name] if name in own else getattr(module, name) for name in members}
-    )
+    return types.SimpleNamespace(**{name: own[name] if name in own else getattr(module, name) for name in members})
 
 
 def _namespaces() -> dict[str, types.SimpleNamespace]:

@@ -113,9 +113,7 @@ class _Watch(TorchDispatchMode):
         shape = tuple(tensor.shape)
         if self._square and shape.count(self._worlds) > 1:
             hint = "a (N,) and a (N, 1) tensor were combined: take columns by x[:, 0]"
-            self._note(
-                "T211", f"an intermediate result has one number for every PAIR of worlds, {shape}.", hint
-            )
+            self._note("T211", f"an intermediate result has one number for every PAIR of worlds, {shape}.", hint)
         elif tensor.numel() > MAX_NUMBERS_PER_WORLD * self._worlds:
             message = f"an intermediate result has {tensor.numel()} numbers, shape {shape}."
             self._note("T211", message, f"stay below {MAX_NUMBERS_PER_WORLD} numbers per world")
@@ -245,9 +243,7 @@ class _Trial:
         broken = int((~torch.isfinite(value)).sum())
         if broken:
             nans = int(torch.isnan(value).sum())
-            message = (
-                f"{what} is not finite in {broken} of {worlds} worlds ({nans} NaN, {broken - nans} infinite)."
-            )
+            message = f"{what} is not finite in {broken} of {worlds} worlds ({nans} NaN, {broken - nans} infinite)."
             hint = "guard divisions, logarithms, roots and exp: x / (y + 1e-6), torch.clamp(x, min=1e-6)"
             self._note(line, "T206", message, hint)
         return True
@@ -262,9 +258,7 @@ class _Trial:
         for name, value in first.items():
             if name not in again or not _same(value, again[name]):
                 hint = "a reward is a pure function of its arguments; keep no state and no randomness"
-                self._note(
-                    self._line(name), "T207", f"two equal calls gave two different values of '{name}'.", hint
-                )
+                self._note(self._line(name), "T207", f"two equal calls gave two different values of '{name}'.", hint)
                 return
         scale = _scale(first)
         mixed: set[str] = set()
@@ -272,9 +266,7 @@ class _Trial:
             other = self._values(program, variant)
             if other is None:
                 return
-            mixed |= {
-                name for name, value in first.items() if _differs(value[kept[0]], other[name][kept[1]], scale)
-            }
+            mixed |= {name for name, value in first.items() if _differs(value[kept[0]], other[name][kept[1]], scale)}
         for name in sorted(mixed):
             message = f"'{name}' of one world changes when only other worlds change."
             hint = "reduce over dim=-1, never over worlds: no x.mean(), x.max(), x.any(), x.sum(dim=0)"
@@ -293,9 +285,7 @@ class _Trial:
         values = {"total": total, **components}
         sound = all(tuple(value.shape) == (_worlds(signals),) for value in values.values())
         if not sound or tuple(components) != self.components:
-            message = (
-                f"with {_worlds(signals)} worlds the components or their shapes differ from the first call."
-            )
+            message = f"with {_worlds(signals)} worlds the components or their shapes differ from the first call."
             self._note(self._line(""), "T203", message, "let every shape follow from the arguments' shapes")
             return None
         return {name: value.clone() for name, value in values.items()}

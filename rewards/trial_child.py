@@ -38,9 +38,7 @@ def main(folder: str, patience_s: float) -> None:
     faulthandler.enable()
     torch.set_num_threads(1)
     root = Path(folder)
-    table = SignalTable(
-        [Signal(**item) for item in json.loads((root / "table.json").read_text(encoding="utf-8"))]
-    )
+    table = SignalTable([Signal(**item) for item in json.loads((root / "table.json").read_text(encoding="utf-8"))])
     batches = torch.load(root / "samples.pt", weights_only=True)
     programs = json.loads((root / "programs.json").read_text(encoding="utf-8"))
     limit_resources()

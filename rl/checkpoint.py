@@ -55,8 +55,9 @@ def checkpoint_name(iteration: int) -> str:
     return f"model_{iteration:06d}.pt"
 
 
-def make_meta(task: Task, task_ref: str, num_observations: int, num_actions: int, config: PPOConfig) ->
-dict[str, Any]:
+def make_meta(
+    task: Task, task_ref: str, num_observations: int, num_actions: int, config: PPOConfig
+) -> dict[str, Any]:
     """The part of the meta file that a whole training shares."""
     return {
         "schema": SCHEMA,
@@ -106,7 +107,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise UserError(f"{meta_path}: expected an object with fields, got {type(meta).__name__}.")
     if meta.get("schema") != SCHEMA:
-        raise UserError(f"{meta_path}: schema {meta.get('schema')!r} is not the supported {SCHEMA}: from another version.")
+        came = meta.get("schema")
+        raise UserError(f"{meta_path}: schema {came!r} is not the supported {SCHEMA}: from another version.")
     for name, kind in _META_FIELDS.items():
         if not isinstance(meta.get(name), kind):
             raise UserError(f"{meta_path}: field '{name}' is {meta.get(name)!r}, expected {kind.__name__}.")
@@ -150,5 +152,6 @@ def load_policy(path: Path, task: Task | None = None) -> Policy:
     try:
         actor.load_state_dict(state["actor_state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: weights and meta disagree ({' '.join(str(error).split())[:160]}).") from None
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: weights and meta disagree ({reason}).") from None
     return Policy(actor.as_jit(), meta)

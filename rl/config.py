@@ -188,9 +188,16 @@ def _check_types(config: Any, prefix: str) -> None:
             value = float(value)
             object.__setattr__(config, f.name, value)  # 1 is a fine way to write 1.0
         if not _has_type(value, kind):
-            wanted = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "a text",
-                      "tuple[int, ...]": "a list of whole numbers"}.get(kind, kind)  # fmt: skip
-            raise UserError(f"{prefix}{f.name} is {value!r}, expected {wanted}.")
+            raise UserError(f"{prefix}{f.name} is {value!r}, expected {_TYPE_NAMES.get(kind, kind)}.")
+
+
+_TYPE_NAMES = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "bool": "true or false",
+    "str": "a text",
+    "tuple[int, ...]": "a list of whole numbers",
+}
 
 
 def _has_type(value: Any, kind: str) -> bool:

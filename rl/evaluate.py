@@ -1,6 +1,7 @@
 """Held-out evaluation: one whole episode per world, mean actions, no reward program in sight.
 
-Axes: E episodes (= worlds). Only the first episode of each world counts, so long and short episodes weigh the same.
+Axes: E episodes (= worlds). Only the first episode of each world counts, so long and short episodes weigh the
+same.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
         actions = policy(observation)
         if actions.shape != (count, env.num_actions):
             raise UserError(
-                f"the policy gave actions of shape {tuple(actions.shape)}, task '{task.name}' takes {env.num_actions} each."
+                f"the policy gave actions of shape {tuple(actions.shape)}, "
+                f"task '{task.name}' takes {env.num_actions} each."
             )
         step = env.step(actions)
         observation = step.observation

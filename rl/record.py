@@ -175,8 +175,7 @@ class RunWriter:
     """Appends the metrics of a training to metrics.jsonl and to TensorBoard events in the same folder."""
 
     def __init__(self, run_dir: Path, *, keep_until: int = 0) -> None:
-        """Open the files. Metrics of iterations after `keep_until` (from a run that is resumed or repeated)
-        are dropped."""
+        """Open the files; metrics of iterations after `keep_until`, left by an earlier run, are dropped."""
         self.path = run_dir / METRICS
         self.kept = [line for line in read_metrics(self.path) if line["iteration"] <= keep_until]
         write_atomic(self.path, b"".join(_line(line) for line in self.kept))
@@ -190,7 +189,7 @@ class RunWriter:
 
     def write(self, metrics: Mapping[str, Any]) -> None:
         """Append one iteration."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 
         self._file.write(_line(metrics))
         self._file.flush()
@@ -205,7 +204,7 @@ class RunWriter:
 
     def _hide_events_after(self, iteration: int) -> None:
         """Tell TensorBoard that later steps of earlier event files are void, as its own restarts do."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 
         self._events.add_event(Event(file_version="brain.Event:2"), iteration + 1)
         self._events.add_event(Event(session_log=SessionLog(status=SessionLog.START)), iteration + 1)

@@ -255,8 +255,8 @@ class Training:
         ended = sum(e for _, e in self._divergences)
         if ended >= DIVERGED_MIN_EPISODES and diverged > DIVERGED_SHARE * ended:
             message = (
-                f"iteration {self.iteration}: the simulation diverged in {diverged} of the last {ended} episodes; "
-                "the reward drives the robot to states that the physics cannot follow"
+                f"iteration {self.iteration}: the simulation diverged in {diverged} of the last {ended} "
+                "episodes; the reward drives the robot to states that the physics cannot follow"
             )
             raise TrainingFailed("diverged", "Diverged", message)
 

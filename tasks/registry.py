@@ -96,6 +96,12 @@ def make(ref: str) -> Task:
     return _build(task_class, ref)
 
 
+def user_file(task: Task) -> Path | None:
+    """The file of a task that is not ours: its human and sparse rewards lie beside it. None for a built-in task."""
+    cls = type(task)
+    return None if cls.__module__.startswith("tasks.") else Path(inspect.getfile(cls))
+
+
 def _split_ref(ref: str) -> tuple[str, str]:
     head, colon, tail = ref.rpartition(":")
     return (head, tail) if colon and tail.isidentifier() and head.endswith(".py") else (ref, "")

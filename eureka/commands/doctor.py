@@ -113,7 +113,11 @@ def _gate() -> Iterator[Finding]:
     task = registry.make(_TRIED_TASK)
     verdict = judge(task, load(task.name, "human").text, origin="doctor")
     if verdict.accepted:
-        yield Finding("good", "gate", f"a reward program was tried in its child process ({verdict.time_per_call_s or 0:.1e} s a call)")
+        yield Finding(
+            "good",
+            "gate",
+            f"a reward program was tried in its child process ({verdict.time_per_call_s or 0:.1e} s a call)",
+        )
     else:
         yield Finding("broken", "gate", " ".join(verdict.explain().split()))
 
@@ -144,7 +148,9 @@ def _renderers() -> Iterator[Finding]:
         problem = try_renderer(name)
         if problem is None:
             working.append(name)
-        yield Finding("good" if problem is None else "without", name, "draws" if problem is None else f"does not draw ({problem})")
+        yield Finding(
+            "good" if problem is None else "without", name, "draws" if problem is None else f"does not draw ({problem})"
+        )
     if working:
         yield Finding("good", "video", f"drawn with {working[0]}")
     else:
@@ -177,7 +183,9 @@ def _endpoint() -> Iterator[Finding]:
     if problem is not None:
         yield Finding("without", "llm", f"{place}: {problem}; set OPENAI_BASE_URL to an endpoint that answers")
     elif not model:
-        yield Finding("good", "llm", f"OPENAI_API_KEY is set, {place} is reachable; name a model with --model or OPENAI_MODEL")
+        yield Finding(
+            "good", "llm", f"OPENAI_API_KEY is set, {place} is reachable; name a model with --model or OPENAI_MODEL"
+        )
     else:
         try:
             OpenAIDesigner(DesignerConfig(designer="openai", retries=0)).check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,7 +40,9 @@ def find_checkpoint(place: Path) -> Path:
     """
     if place.is_file():
         if place.suffix != ".pt":
-            raise UserError(f"{place} is no checkpoint; expected a model_*.pt file, or the folder of a run or a search.")
+            raise UserError(
+                f"{place} is no checkpoint; expected a model_*.pt file, or the folder of a run or a search."
+            )
         return place
     if not place.is_dir():
         raise UserError(f"there is no run or checkpoint {place}.{_near(place)}")
@@ -50,9 +51,13 @@ def find_checkpoint(place: Path) -> Path:
     if found is not None:
         return found
     if (place / CONFIG_FILE).is_file():
-        raise UserError(f"the search in {place} has not kept a policy yet; finish it with eureka search --resume {place}.")
+        raise UserError(
+            f"the search in {place} has not kept a policy yet; finish it with eureka search --resume {place}."
+        )
     if (place / "request.json").is_file():
-        raise UserError(f"the run in {place} has saved no checkpoint yet; finish it with eureka train --resume {place}.")
+        raise UserError(
+            f"the run in {place} has saved no checkpoint yet; finish it with eureka train --resume {place}."
+        )
     raise UserError(f"{place} holds no checkpoint; expected the folder of a run or a search.")
 
 
@@ -70,21 +75,24 @@ def find_reward(word: str, task: Task, task_ref: str) -> RewardSource:
             is of another task or has no scored program.
     """
     if word in REWARD_KINDS:
-        beside = Path(inspect.getfile(type(task))) if registry.is_file_ref(task_ref) else None
-        return load(task.name, word, beside)
+        return load(task.name, word, registry.user_file(task))
     path = Path(word)
     if path.is_dir():
         return _best_of_search(path, task)
     if not path.is_file():
         hint = did_you_mean(word, REWARD_KINDS) or _near(path)
-        raise UserError(f"there is no reward '{word}'; expected human, sparse, zero, a reward file or a search's folder.{hint}")
+        raise UserError(
+            f"there is no reward '{word}'; expected human, sparse, zero, a reward file or a search's folder.{hint}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text ({error.reason}); save it as UTF-8.") from None
     verdict = judge(task, text, origin=str(path))
     if not verdict.accepted or verdict.source is None:
-        raise UserError(f"{path} is refused: {first_problem(verdict)}; eureka check {path} --task {task_ref} says it all.")
+        raise UserError(
+            f"{path} is refused: {first_problem(verdict)}; eureka check {path} --task {task_ref} says it all."
+        )
     return verdict.source
 
 
@@ -140,7 +148,9 @@ def _value(text: str) -> Any:
 
 def _best_of_search(folder: Path, task: Task) -> RewardSource:
     if not (folder / DATABASE).is_file():
-        raise UserError(f"{folder} holds no search ({DATABASE}); expected human, sparse, zero, a reward file or a search.")
+        raise UserError(
+            f"{folder} holds no search ({DATABASE}); expected human, sparse, zero, a reward file or a search."
+        )
     searched = registry.make(load_config(folder).task)
     if searched.name != task.name:
         raise UserError(f"the search in {folder} is of task '{searched.name}', not of '{task.name}'.")

@@ -53,12 +53,18 @@ class Evaluate:
         found = evaluate(task, policy, episodes=self.episodes, seed=self.seed, num_threads=self.threads)
         if self.json:
             data = dataclasses.asdict(found) | {"per_episode": found.per_episode.tolist()}
-            print(json.dumps({"checkpoint": str(checkpoint), "task": task.name, "unit": task.fitness_unit, **data}, indent=1))
+            print(
+                json.dumps(
+                    {"checkpoint": str(checkpoint), "task": task.name, "unit": task.fitness_unit, **data}, indent=1
+                )
+            )
             return 0
         ends = [f"{count} {reason}" for reason, count in found.terminations.items()]
         ends += [f"{found.truncations} reached the time limit"] if found.truncations else []
         print(f"{checkpoint}: {task.name}")
-        print(f"fitness {found.fitness:.4g} +- {found.fitness_std:.2g} {task.fitness_unit} over {self.episodes} episodes")
+        print(
+            f"fitness {found.fitness:.4g} +- {found.fitness_std:.2g} {task.fitness_unit} over {self.episodes} episodes"
+        )
         print(f"episodes last {found.episode_length_s:.2f} s of {task.episode_length_s:g} s; ends: {', '.join(ends)}")
         return 0
 

@@ -149,7 +149,12 @@ class LiveListener(ProgressListener):
 
     def __init__(self, config: SearchConfig, unit: str, console: Console | None = None) -> None:
         super().__init__(config, unit, console)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self._progress = Progress(*columns, console=self.console, transient=True, auto_refresh=False)
         self._bars: dict[str, TaskID] = {}
         self._head: TaskID | None = None

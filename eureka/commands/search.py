@@ -118,7 +118,9 @@ class Search:
         changed = [name for name, default in fixed.items() if getattr(self, name) != default]
         if changed:
             names = ", ".join("TASK" if name == "task" else f"--{name.replace('_', '-')}" for name in changed)
-            raise UserError(f"{names} cannot change in a resumed search; leave it away, {folder / CONFIG_FILE} says it.")
+            raise UserError(
+                f"{names} cannot change in a resumed search; leave it away, {folder / CONFIG_FILE} says it."
+            )
         given = {
             f.name: getattr(self.designer, f.name)
             for f in dataclasses.fields(DesignerConfig)

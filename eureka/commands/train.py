@@ -63,7 +63,9 @@ class Train:
         task = registry.make(request.task)
         say = Console(stderr=True, highlight=False, soft_wrap=True).print
         if not self.json:
-            say(f"{request.run_id}: {task.name}, reward {request.reward_origin}, {request.config.env_steps:,} steps -> {run_dir}")
+            say(
+                f"{request.run_id}: {task.name}, reward {request.reward_origin}, {request.config.env_steps:,} steps -> {run_dir}"
+            )
         try:
             with _Bar(task, request, shown=not self.json) as bar:
                 result = train(request, run_dir, on_iteration=bar.update, resume=self.resume is not None)
@@ -85,7 +87,9 @@ class Train:
         reward = find_reward(self.reward, task, self.task)
         run_dir = self.out or _free_folder(task.name)
         if (run_dir / REQUEST).exists():
-            raise UserError(f"{run_dir} holds a training already; go on with --resume {run_dir}, or choose another --out.")
+            raise UserError(
+                f"{run_dir} holds a training already; go on with --resume {run_dir}, or choose another --out."
+            )
         request = TrainRequest(
             run_id=run_dir.resolve().name,
             task=registry.absolute_ref(self.task),
@@ -106,7 +110,9 @@ class Train:
 
     def _interrupted(self, folder: Path) -> TrainRequest:
         if not folder.is_dir():
-            near = did_you_mean(folder.name, [p.name for p in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
+            near = (
+                did_you_mean(folder.name, [p.name for p in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
+            )
             raise UserError(f"there is no folder {folder} to resume.{near}")
         if self.task or self.set or self.iterations is not None or self.num_envs is not None or self.out is not None:
             raise UserError("--resume goes on with the training as it was asked for; leave TASK and settings away.")

@@ -107,9 +107,7 @@ def read_body(body: bytes) -> Any:
     except (json.JSONDecodeError, RecursionError) as error:
         start = body.lstrip()[:200].lower()
         if start.startswith(b"<"):
-            raise ValueError(
-                "the endpoint sent a web page instead of JSON; is OPENAI_BASE_URL right?"
-            ) from error
+            raise ValueError("the endpoint sent a web page instead of JSON; is OPENAI_BASE_URL right?") from error
         raise ValueError(f"the endpoint sent invalid JSON ({len(body)} bytes)") from error
 
 
@@ -120,9 +118,7 @@ def completion(body: bytes) -> Answer:
     except ValueError as error:
         return Answer("malformed", error=str(error))
     if not isinstance(data, dict):
-        return Answer(
-            "malformed", error=f"the endpoint sent a JSON {type(data).__name__} instead of a completion"
-        )
+        return Answer("malformed", error=f"the endpoint sent a JSON {type(data).__name__} instead of a completion")
     if data.get("choices") is None and data.get("error"):
         return _error_in_success(data)
     tokens_in, tokens_out = _usage(data.get("usage"))
@@ -176,9 +172,7 @@ def _choice(data: dict[str, Any]) -> Answer:
         return Answer("malformed", error=f"the message's content is a {type(content).__name__}, not text")
     finish = choice.get("finish_reason")
     if finish == "length":
-        return Answer(
-            "truncated", text=text or None, error="the reply was cut off at the endpoint's length limit"
-        )
+        return Answer("truncated", text=text or None, error="the reply was cut off at the endpoint's length limit")
     if finish == "content_filter":
         return Answer("filtered", text=text or None, error="the endpoint's content filter stopped the reply")
     if text.strip():
@@ -197,11 +191,7 @@ def _text(content: Any) -> str | None:
         return content
     if not isinstance(content, list):
         return None
-    parts = [
-        part if isinstance(part, str) else part.get("text")
-        for part in content
-        if isinstance(part, (str, dict))
-    ]
+    parts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, (str, dict))]
     return "".join(part for part in parts if isinstance(part, str))
 
 

@@ -40,11 +40,7 @@ class EvolutionDesigner:
     def answer(self, asks: Sequence[Ask], on_reply: Callable[[Reply], None]) -> None:
         """One program for each ask, at once."""
         for ask in asks:
-            on_reply(
-                Reply(
-                    ask.ask_id, compose(ask), "ok", model=self.name, tokens_in=0, tokens_out=0, latency_s=0.0
-                )
-            )
+            on_reply(Reply(ask.ask_id, compose(ask), "ok", model=self.name, tokens_in=0, tokens_out=0, latency_s=0.0))
 
 
 def compose(ask: Ask) -> str:
@@ -99,9 +95,11 @@ def fresh(context: DesignContext, rng: random.Random, turn: int) -> Genome:
     if mains:
         terms.append(_vary(mains[turn % len(mains)], rng, 0.2))
     side: list[Term] = []
-    if len(mains) > 1 and rng.random() < 0.5:
-        extra = _vary(rng.choice(mains[: max(4, len(mains) // 3)]), rng, 0.2)
-        side.append(replace(extra, weight=0.5 * extra.weight))
+    # Most tasks want two things at once: to do something, and to keep something while doing it.
+    others = [(p, t) for p, t in emphases(table, scales) if terms and _kind(t, table) != _kind(terms[0], table)]
+    if others and rng.random() < 0.75:
+        extra = rng.choices([term for _, term in others], [prior for prior, _ in others])[0]
+        side.append(_vary(replace(extra, weight=rng.choice((0.5, 1.0)) * extra.weight), rng, 0.2))
     side += _regularisers(table, scales, rng)
     if rng.random() < 0.5:
         side.append(_alive(table, rng))
@@ -110,6 +108,10 @@ def fresh(context: DesignContext, rng: random.Random, turn: int) -> Genome:
         padding = [_alive(table, rng), *_penalties(table, scales)]
         genome = genes.tidy([*genome, *padding], table)[: max(genes.MIN_TERMS, len(genome))]
     return genome
+
+
+def _kind(term: Term, table: SignalTable) -> str:
+    return table[term.signal].kind
 
 
 def _main_terms(context: DesignContext) -> list[Term]:
@@ -123,7 +125,7 @@ def _main_terms(context: DesignContext) -> list[Term]:
     seen: dict[str, int] = {}
     turns: list[tuple[int, Term]] = []
     for _, term in sorted(drawn, key=lambda pair: -pair[0]):
-        kind = table[term.signal].kind
+        kind = _kind(term, table)
         turns.append((seen.get(kind, 0), term))
         seen[kind] = seen.get(kind, 0) + 1
     return [term for _, term in sorted(turns, key=lambda pair: pair[0])]
@@ -193,9 +195,7 @@ def _penalties(table: SignalTable, scales: dict[str, list[float]]) -> list[Term]
         if signal.kind == "action":
             cost = Term(signal.name, form, "l2", 0.02, math.sqrt(signal.dims))
             rows.append(cost)
-            before = [
-                o for o in table if o.kind == "action" and o.dims == signal.dims and o.name.startswith("prev")
-            ]
+            before = [o for o in table if o.kind == "action" and o.dims == signal.dims and o.name.startswith("prev")]
             rows += [replace(cost, minus=other.name) for other in before]
         elif signal.kind in ("angular_velocity", "joint_vel") and scale > SMALLEST_SCALE:
             rows.append(Term(signal.name, form, "l2", 0.02, scale))
@@ -230,14 +230,12 @@ def _vary(term: Term, rng: random.Random, sigma: float) -> Term:
 # -- children
 
 
-def mutate(
-    parent: Genome, context: DesignContext, rng: random.Random, statistics: dict[str, Any] | None
-) -> Genome:
-    """A child: all weights a little different, up to two changes of structure, the statistics' advice."""
+def mutate(parent: Genome, context: DesignContext, rng: random.Random, statistics: dict[str, Any] | None) -> Genome:
+    """A child: all weights a little different, one or two changes, and what the statistics advise."""
     table, scales = context.signal_table, context.signal_scales
     terms = _advised(list(parent), table, statistics, rng)
     terms = [replace(term, weight=term.weight * math.exp(rng.gauss(0.0, 0.25))) for term in terms]
-    for _ in range(rng.choice((0, 1, 1, 2))):
+    for _ in range(rng.choice((1, 1, 2))):
         terms = _change(terms, table, scales, rng)
     genome = genes.tidy(terms, table)
     return genome if len(genome) >= genes.MIN_TERMS else genes.tidy([*terms, _alive(table, rng)], table)
@@ -274,9 +272,7 @@ def _figure(row: dict[str, Any], name: str) -> float:
         return math.nan
 
 
-def _change(
-    terms: list[Term], table: SignalTable, scales: dict[str, list[float]], rng: random.Random
-) -> list[Term]:
+def _change(terms: list[Term], table: SignalTable, scales: dict[str, list[float]], rng: random.Random) -> list[Term]:
     """One change of structure."""
     place = rng.randrange(len(terms))
     term = terms[place]

@@ -20,9 +20,7 @@ from eureka.prompts import as_markdown
 from tasks.errors import UserError
 
 END = "END"
-HEADER = (
-    "<!-- Paste what follows into a chat window; save the whole answer as {reply} in this folder. -->\n\n"
-)
+HEADER = "<!-- Paste what follows into a chat window; save the whole answer as {reply} in this folder. -->\n\n"
 
 
 class ManualDesigner:
@@ -61,9 +59,7 @@ class ManualDesigner:
         except OSError as error:
             raise UserError(f"the manual designer cannot make {self.folder}: {error.strerror}.") from error
         if self.config.manual_paste and not self._terminal.isatty():
-            raise UserError(
-                "--manual-paste needs a terminal to paste into; leave it away and save replies as files."
-            )
+            raise UserError("--manual-paste needs a terminal to paste into; leave it away and save replies as files.")
 
     def answer(self, asks: Sequence[Ask], on_reply: Callable[[Reply], None]) -> None:
         """Writes the prompts and delivers each reply as its file settles.
@@ -157,9 +153,7 @@ class ManualDesigner:
         if not text.strip():
             return
         _write_whole(self.reply_path(open_asks[0]), text)
-        self._say(
-            f"Took the reply to {open_asks[0]}." + (f" Next: {open_asks[1]}." if len(open_asks) > 1 else "")
-        )
+        self._say(f"Took the reply to {open_asks[0]}." + (f" Next: {open_asks[1]}." if len(open_asks) > 1 else ""))
 
 
 def _paste(terminal: TextIO, pasted: queue.SimpleQueue[str | None]) -> None:

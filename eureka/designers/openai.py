@@ -96,10 +96,7 @@ class OpenAIDesigner:
         single, _ = self._get(f"/models/{self.model}")  # lists leave out aliases and private models
         if single.outcome == "ok":
             return
-        hint = (
-            did_you_mean(self.model, known)
-            or f" It has {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}."
-        )
+        hint = did_you_mean(self.model, known) or f" It has {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}."
         raise UserError(f"{self._place()} has no model {self.model!r}: set --model to one that it has.{hint}")
 
     def _check_settings(self) -> None:
@@ -113,9 +110,7 @@ class OpenAIDesigner:
         if not self.model:
             raise UserError("the openai designer has no model: name one with --model or OPENAI_MODEL.")
         if not re.match(r"https?://[^/]+", self.base_url):
-            raise UserError(
-                f"OPENAI_BASE_URL is {self.base_url!r}: expected http://HOST/v1 or https://HOST/v1."
-            )
+            raise UserError(f"OPENAI_BASE_URL is {self.base_url!r}: expected http://HOST/v1 or https://HOST/v1.")
         try:
             self._client()
         except ImportError as error:
@@ -128,12 +123,8 @@ class OpenAIDesigner:
         for attempt in range(min(self.config.retries, 2) + 1):
             if attempt:
                 wait = answer.retry_after_s
-                time.sleep(
-                    min(CHECK_TIMEOUT_S, self._back_off.wait_s(attempt - 1, rng) if wait is None else wait)
-                )
-            answer, body = self._exchange(
-                "get", path, {}, min(CHECK_TIMEOUT_S, self.config.request_timeout_s)
-            )
+                time.sleep(min(CHECK_TIMEOUT_S, self._back_off.wait_s(attempt - 1, rng) if wait is None else wait))
+            answer, body = self._exchange("get", path, {}, min(CHECK_TIMEOUT_S, self.config.request_timeout_s))
             if not answer.transient:
                 break
         return answer, body
@@ -196,12 +187,8 @@ class OpenAIDesigner:
         """One ask in its own thread; whatever happens, exactly one item is put into `done`."""
         try:
             done.put((ask, *self._converse(ask)))
-        except (
-            Exception
-        ) as error:  # a fault of ours: it must become that ask's outcome, or `answer` waits for it
-            fault = chat.Answer(
-                "malformed", error=f"{type(error).__name__}: {self._clean(chat.one_line(error))}"
-            )
+        except Exception as error:  # a fault of ours: it must become that ask's outcome, or `answer` waits for it
+            fault = chat.Answer("malformed", error=f"{type(error).__name__}: {self._clean(chat.one_line(error))}")
             done.put((ask, self._reply(ask, fault, 0, 0, None), fault))
 
     def _converse(self, ask: Ask) -> tuple[Reply, chat.Answer]:
@@ -221,9 +208,7 @@ class OpenAIDesigner:
             if not again or (self._spent(()) and not last.transient):
                 break
             second_chance = second_chance and not last.once
-            wait = (
-                last.retry_after_s if last.retry_after_s is not None else self._back_off.wait_s(attempt, rng)
-            )
+            wait = last.retry_after_s if last.retry_after_s is not None else self._back_off.wait_s(attempt, rng)
             if time.monotonic() + wait >= deadline:
                 note = f"{last.error}; the next try would be {wait:.0f} s from now, past the deadline"
                 last = replace(last, error=note)
@@ -244,9 +229,7 @@ class OpenAIDesigner:
             body["max_completion_tokens"] = self.config.max_reply_tokens
         return body
 
-    def _reply(
-        self, ask: Ask, last: chat.Answer, tokens_in: int, tokens_out: int, latency_s: float | None
-    ) -> Reply:
+    def _reply(self, ask: Ask, last: chat.Answer, tokens_in: int, tokens_out: int, latency_s: float | None) -> Reply:
         prices = (self.config.price_in, self.config.price_out)
         priced = any(price is not None for price in prices)
         cost = (tokens_in * (prices[0] or 0.0) + tokens_out * (prices[1] or 0.0)) / 1e6 if priced else None
@@ -293,17 +276,13 @@ class OpenAIDesigner:
             import openai
 
             # Proxies from the environment would be used even for an endpoint on this machine.
-            transport = (
-                openai.DefaultHttpxClient(trust_env=False) if chat.is_loopback(self.base_url) else None
-            )
+            transport = openai.DefaultHttpxClient(trust_env=False) if chat.is_loopback(self.base_url) else None
             self._connection = openai.OpenAI(
                 api_key=self._key, base_url=self.base_url, max_retries=0, http_client=transport
             )
         return self._connection
 
-    def _exchange(
-        self, method: str, path: str, body: dict[str, Any], limit_s: float
-    ) -> tuple[chat.Answer, bytes]:
+    def _exchange(self, method: str, path: str, body: dict[str, Any], limit_s: float) -> tuple[chat.Answer, bytes]:
         """One request and its whole answer within `limit_s`, as an `Answer`; the raw body beside it."""
         import openai
 
@@ -322,9 +301,7 @@ class OpenAIDesigner:
             with call as response:
                 raw = _read(response, until)
         except (openai.APITimeoutError, TimeoutError):
-            return chat.Answer(
-                "timeout", error=f"no complete answer within {limit_s:.0f} s", transient=True
-            ), b""
+            return chat.Answer("timeout", error=f"no complete answer within {limit_s:.0f} s", transient=True), b""
         except openai.APIStatusError as error:
             body_or_text = error.body if error.body is not None else error.response.text
             return chat.failure(error.status_code, error.response.headers, body_or_text), b""
@@ -351,9 +328,7 @@ class OpenAIDesigner:
         return re.sub(r"//[^/@]*@", "//", self.base_url)
 
     def _blame(self, answer: chat.Answer) -> str:
-        return self._clean(
-            f"{self._place()}, model {self.model!r}: {answer.error}; {chat.setting_to_change(answer)}."
-        )
+        return self._clean(f"{self._place()}, model {self.model!r}: {answer.error}; {chat.setting_to_change(answer)}.")
 
     def _clean(self, text: str) -> str:
         """`text` without the key, in case an endpoint repeats it: whole, cut off, or with stars in it.

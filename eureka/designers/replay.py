@@ -177,9 +177,7 @@ def _from_files(folder: Path) -> dict[str, Reply]:
             found = recording.get("schema")
             raise UserError(f"{folder}/recording.json has schema {found!r}; this version reads {SCHEMA}.")
         facts = recording.get("replies") or {}
-    texts = {
-        path.stem: path.read_text(encoding="utf-8") for path in sorted((folder / "replies").glob("*.md"))
-    }
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((folder / "replies").glob("*.md"))}
     replies: dict[str, Reply] = {}
     for ask_id in {**facts, **texts}:
         fact = facts.get(ask_id) or {}
@@ -216,9 +214,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise UserError(
-            f"{path} cannot be read as a search's database ({error}); name another recording."
-        ) from error
+        raise UserError(f"{path} cannot be read as a search's database ({error}); name another recording.") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

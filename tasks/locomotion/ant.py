@@ -29,7 +29,9 @@ MIN_HEIGHT_M = 0.31
 """Torso height below which the ant has fallen; IsaacGymEnvs' Ant. The torso ball touches the floor at 0.25 m."""
 MAX_HEIGHT_M = 1.5
 """Higher than any gait; only an exploding contact gets there."""
-JOINT_RANGE_RAD = torch.tensor([[math.radians(-40), math.radians(40)], [math.radians(30), math.radians(100)]]).repeat(4, 1)
+JOINT_RANGE_RAD = torch.tensor([[math.radians(-40), math.radians(40)], [math.radians(30), math.radians(100)]]).repeat(
+    4, 1
+)
 """Lower and upper limit of each joint (8, 2), as in ant.xml."""
 
 
@@ -49,15 +51,37 @@ class AntRun(Task):
     camera = "track"
     signal_table = SignalTable(
         [
-            Signal("torso_position_w", 3, "m", "world", "position", "centre of the torso; z is its height (0.58 standing)"),
+            Signal(
+                "torso_position_w", 3, "m", "world", "position", "centre of the torso; z is its height (0.58 standing)"
+            ),
             Signal("torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"),
             Signal("up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when level"),
-            Signal("forward_axis_w", 3, "1", "world", "direction", "where the torso faces; (1, 0, 0) when facing forward"),
-            Signal("torso_linear_velocity_w", 3, "m/s", "world", "linear_velocity", "of the torso; x is forward, y left, z up"),
+            Signal(
+                "forward_axis_w", 3, "1", "world", "direction", "where the torso faces; (1, 0, 0) when facing forward"
+            ),
+            Signal(
+                "torso_linear_velocity_w",
+                3,
+                "m/s",
+                "world",
+                "linear_velocity",
+                "of the torso; x is forward, y left, z up",
+            ),
             Signal("torso_linear_velocity_b", 3, "m/s", "body", "linear_velocity", "of the torso, along its own axes"),
-            Signal("torso_angular_velocity_b", 3, "rad/s", "body", "angular_velocity", "of the torso: roll, pitch, yaw rate"),
-            Signal("joint_pos", 8, "rad", "joint", "joint_pos", "hips -0.70..0.70, knees 0.52 (straight)..1.75 (bent down)"),
-            Signal("joint_pos_fraction", 8, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"),
+            Signal(
+                "torso_angular_velocity_b",
+                3,
+                "rad/s",
+                "body",
+                "angular_velocity",
+                "of the torso: roll, pitch, yaw rate",
+            ),
+            Signal(
+                "joint_pos", 8, "rad", "joint", "joint_pos", "hips -0.70..0.70, knees 0.52 (straight)..1.75 (bent down)"
+            ),
+            Signal(
+                "joint_pos_fraction", 8, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"
+            ),
             Signal("joint_vel", 8, "rad/s", "joint", "joint_vel", "joint velocities"),
             Signal("actions", 8, "1", "joint", "action", "actions of this step, clipped to [-1, 1]"),
             Signal("previous_actions", 8, "1", "joint", "action", "actions of the step before"),

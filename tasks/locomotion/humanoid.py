@@ -58,15 +58,35 @@ class HumanoidRun(Task):
     camera = "track"
     signal_table = SignalTable(
         [
-            Signal("torso_position_w", 3, "m", "world", "position", "centre of the chest; z is its height (1.28 standing)"),
+            Signal(
+                "torso_position_w", 3, "m", "world", "position", "centre of the chest; z is its height (1.28 standing)"
+            ),
             Signal("torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"),
             Signal("up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when upright"),
-            Signal("forward_axis_w", 3, "1", "world", "direction", "where the chest faces; (1, 0, 0) when facing forward"),
-            Signal("torso_linear_velocity_w", 3, "m/s", "world", "linear_velocity", "of the torso; x is forward, y left, z up"),
+            Signal(
+                "forward_axis_w", 3, "1", "world", "direction", "where the chest faces; (1, 0, 0) when facing forward"
+            ),
+            Signal(
+                "torso_linear_velocity_w",
+                3,
+                "m/s",
+                "world",
+                "linear_velocity",
+                "of the torso; x is forward, y left, z up",
+            ),
             Signal("torso_linear_velocity_b", 3, "m/s", "body", "linear_velocity", "of the torso, along its own axes"),
-            Signal("torso_angular_velocity_b", 3, "rad/s", "body", "angular_velocity", "of the torso: roll, pitch, yaw rate"),
+            Signal(
+                "torso_angular_velocity_b",
+                3,
+                "rad/s",
+                "body",
+                "angular_velocity",
+                "of the torso: roll, pitch, yaw rate",
+            ),
             Signal("joint_pos", 21, "rad", "joint", "joint_pos", "joint angles; all 0 is standing straight"),
-            Signal("joint_pos_fraction", 21, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"),
+            Signal(
+                "joint_pos_fraction", 21, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"
+            ),
             Signal("joint_vel", 21, "rad/s", "joint", "joint_vel", "joint velocities"),
             Signal("actions", 21, "1", "joint", "action", "actions of this step, clipped to [-1, 1]"),
             Signal("previous_actions", 21, "1", "joint", "action", "actions of the step before"),

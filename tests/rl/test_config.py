@@ -20,8 +20,8 @@ def test_layers_override_each_other(slider):
 
 
 def test_every_built_in_task_has_a_preset():
-    built_in = {"cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run", "humanoid-run"}
-    assert set(PRESETS) == built_in <= set(registry.names())
+    built_in = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run"]
+    assert set(PRESETS) == {*built_in, "humanoid-run"} <= set(registry.names())
 
 
 def test_json_round_trip():
@@ -40,9 +40,10 @@ def test_json_round_trip():
         ({"iterations": True}, "iterations is True, expected a whole number."),
         ({"ppo": {"gamma": 1.5}}, "ppo.gamma is 1.5, expected a number from 0 to 1."),
         ({"ppo": {"learning_rate": float("nan")}}, "ppo.learning_rate is nan, expected a finite number."),
-        ({"ppo": {"hidden_dims": []}}, "ppo.hidden_dims is (), expected one or more whole numbers of at least
-        1."), ({"ppo": {"activation": "swich"}}, "Did you mean 'swish'?"), ({"ppo": 3}, "ppo: expected a
-        mapping of PPO fields, got 3."), ({"num_envs": 1, "steps_per_env": 1}, "too few for 2 minibatches"),
+        ({"ppo": {"hidden_dims": []}}, "ppo.hidden_dims is (), expected one or more whole numbers"),
+        ({"ppo": {"activation": "swich"}}, "Did you mean 'swish'?"),
+        ({"ppo": 3}, "ppo: expected a mapping of PPO fields, got 3."),
+        ({"num_envs": 1, "steps_per_env": 1}, "too few for 2 minibatches"),
     ],
 )
 def test_bad_overrides_give_one_line(slider, overrides, line):
@@ -59,7 +60,7 @@ def test_json_must_be_whole():
         from_json(data)
     data = to_json(TrainConfig())
     del data["ppo"]["lam"]
-    with pytest.raises(UserError, match="config.ppo: missing lam"):
+    with pytest.raises(UserError, match=r"config\.ppo: missing lam"):
         from_json(data)
     with pytest.raises(UserError, match=r"unknown field 'config\.itterations'\. Did you mean 'iterations'"):
         from_json(to_json(TrainConfig()) | {"itterations": 3})

@@ -1,6 +1,7 @@
 """The adapter against a hand-integrated mass, and our cheaper parts of rsl_rl against rsl_rl's own.
 
-The slider moves by MuJoCo's semi-implicit Euler: twice per control step v += 4 a dt, then x += v dt, with dt = 0.025 s.
+The slider moves by MuJoCo's semi-implicit Euler: twice per control step v += 4 a dt, then x += v dt, with
+dt = 0.025 s.
 """
 
 from __future__ import annotations

@@ -30,7 +30,12 @@ LEARNT = -0.3
 """Minus metres from the middle. A mass that is left alone scores -0.5, as it starts anywhere within 1 m; a
 driven one reaches -0.15 to -0.22 (4 seeds); with the sign of the policy's loss changed, -1.5 to -1.6."""
 
-HEADER = "import torch\nfrom torch import Tensor\n\n\ndef compute_reward(mass_position: Tensor, mass_velocity: Tensor) -> tuple[Tensor, dict[str, Tensor]]:\n"
+HEADER = """import torch
+from torch import Tensor
+
+
+def compute_reward(mass_position: Tensor, mass_velocity: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+"""
 
 
 def program(*lines: str) -> str:
@@ -72,12 +77,12 @@ def test_metrics_of_every_iteration(make_request, tmp_path):
     assert [m["env_steps"] for m in metrics] == [320 * i for i in range(1, 7)]  # 32 worlds x 10 steps
     assert result["env_steps"] == 1920
     last = metrics[-1]
-    assert set(last) >= {"wall_s", "fitness", "episode_length_s", "reward_mean", "terminations", "truncations", "diverged",
-                         "learning_rate", "noise_std", "value_loss", "surrogate_loss", "steps_per_s"}  # fmt:
-                         skip
+    assert set(last) >= {"wall_s", "fitness", "episode_length_s", "reward_mean", "terminations",
+                         "truncations", "diverged", "learning_rate", "noise_std", "value_loss", "surrogate_loss",
+                         "steps_per_s"}  # fmt: skip
     assert set(last["components"]) == {"position_l2", "velocity_l2"}
     parts = sum(stats["mean"] for stats in last["components"].values())
-    assert last["reward_mean"] == pytest.approx(parts, abs=1e-5)  # the program's total is the sum of its components
+    assert last["reward_mean"] == pytest.approx(parts, abs=1e-5)  # the program's total is their sum
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 

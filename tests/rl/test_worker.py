@@ -58,8 +58,8 @@ def test_sigterm_leaves_a_result(make_request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no such file"), ("{", "not valid JSON"), ("{}", "request: missing
-    run_id")]
+    ("content", "message"),
+    [(None, "no such file"), ("{", "not valid JSON"), ("{}", "request: missing run_id")],
 )
 def test_a_bad_request(tmp_path, capsys, content, message):
     if content is not None:

@@ -22,7 +22,7 @@ def _at(position: tuple[float, float, float], orientation: tuple[float, ...] = (
 
 
 def _rotor(mass: float, x: float, y: float) -> np.ndarray:
-    """Inertia of a flat ellipsoid (0.13, 0.13, 0.01) m at (x, y, 0): m/5 of the squared half axes, and Steiner's part."""
+    """Inertia of an ellipsoid (0.13, 0.13, 0.01) m at (x, y, 0): m/5 of the squared half axes, and Steiner's part."""
     own = mass / 5 * np.array([0.13**2 + 0.01**2, 0.13**2 + 0.01**2, 2 * 0.13**2])
     return own + mass * np.array([y * y, x * x, x * x + y * y])
 
