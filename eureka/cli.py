@@ -147,7 +147,7 @@ def _help() -> str:
     rows = "\n".join(f"  {name:<{width}}  {entry.summary}" for name, entry in COMMANDS.items())
     return (
         "usage: eureka COMMAND [OPTIONS]\n\n"
-        "A designer writes reward functions, policies train under each, and what happened goes back to the designer.\n\n"
+        "A designer writes reward functions, policies train under each, and what happened goes back.\n\n"
         f"commands:\n{rows}\n\n"
         "eureka COMMAND --help explains one. --debug anywhere shows the traceback of an error.\n"
         "First steps: eureka doctor; eureka search cartpole-swingup -k 4 -n 2"

@@ -40,7 +40,7 @@ def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> 
     picked = _evenly(rows, POINTS)
     lines += [
         "",
-        "Course of the training; rewards are means per step over the episodes that ended in the iteration.",
+        "Course of the training; rewards are means per step over the episodes that ended in the iteration; - where none ended.",
     ]
     lines.append(f"iterations shown: {', '.join(str(row['iteration']) for row in picked)}")
     lines.append(_course(f"fitness ({unit})" if unit else "fitness", rows, picked, lambda row: row.get("fitness")))
@@ -106,11 +106,12 @@ def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
 def _course(name: str, rows: Sequence[Mapping[str, Any]], picked: Sequence[Mapping[str, Any]], get: Any) -> str:
     """One row: the picked points, then maximum, mean and minimum over every iteration that has a value."""
     values = [number for row in rows if (number := to_float(get(row))) is not None]
-    points = [number for row in picked if (number := to_float(get(row))) is not None]
+    # A place without a value is kept, or the rows would not stand below one another.
+    points = ["-" if (number := to_float(get(row))) is None else figure(number) for row in picked]
     if not values:
         return f"{name}: no episode ended"
     whole = [math.nan] if any(math.isnan(v) for v in values) else values
-    shown = ", ".join(figure(v) for v in points)
+    shown = ", ".join(points)
     mean = sum(whole) / len(whole)
     return f"{name}: [{shown}]  max {figure(max(whole))}  mean {figure(mean)}  min {figure(min(whole))}"
 

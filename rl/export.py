@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,8 +72,8 @@ def export_onnx(checkpoint: Path, out_path: Path) -> dict[str, Any]:
     worst = max(random_diff, real_diff)
     if not worst < TOLERANCE:  # also when it is NaN
         raise UserError(
-            f"ONNX Runtime and torch differ by {worst:.2g} on the policy of {checkpoint}; expected less than {TOLERANCE:g}. "
-            "Nothing was written; try another version of onnxruntime."
+            f"ONNX Runtime and torch differ by {worst:.2g} on the policy of {checkpoint}; expected less than "
+            f"{TOLERANCE:g}. Nothing was written; try another version of onnxruntime."
         )
     out_path = Path(out_path)
     try:
@@ -117,6 +118,16 @@ def observation_layout(task: Task, num_envs: int = 64) -> list[dict[str, Any]]:
         else:
             layout.append({"first": column, "last": column, "signals": names})
     return layout
+
+
+def require_fit(policy: Policy, task: Task, num_observations: int, num_actions: int) -> None:
+    """Raise UserError unless the policy has the task's present number of observations and actions."""
+    trained = (policy.meta["num_observations"], policy.meta["num_actions"])
+    if trained != (num_observations, num_actions):
+        raise UserError(
+            f"the policy maps {trained[0]} observations to {trained[1]} actions, but task '{task.name}' has "
+            f"{num_observations} and {num_actions}: the task was changed since; train again."
+        )
 
 
 def _graph(policy: Policy, example: Tensor) -> Any:
@@ -170,14 +181,12 @@ def _difference(data: bytes, policy: Policy, observation: Tensor) -> float:
     try:
         worst = 0.0
         for batch in (observation, observation[:1]):
-            (got,) = session.run([OUTPUT], {INPUT: batch.numpy()})
-            expected = policy(batch)
-            if tuple(got.shape) != tuple(expected.shape):
-                raise UserError(f"the ONNX graph gives actions {got.shape}, torch {tuple(expected.shape)}.")
-            diff = float((torch.from_numpy(got) - expected).abs().max())
-            worst = diff if diff != diff else max(worst, diff)
-            if worst != worst:
-                return worst
+            got = np.asarray(session.run([OUTPUT], {INPUT: batch.numpy()})[0])
+            expected = policy(batch).numpy()
+            if got.shape != expected.shape:
+                raise UserError(f"the ONNX graph gives actions {got.shape}, torch {expected.shape}.")
+            # np.fmax would drop a NaN, np.maximum keeps it.
+            worst = float(np.maximum(worst, np.abs(got - expected).max()))
         return worst
     finally:
         torch.set_float32_matmul_precision(precision)
@@ -187,11 +196,7 @@ def _real_observations(task: Task, policy: Policy) -> Tensor:
     """Observations (N, O) that the policy meets in its task."""
     env = make_env(task, _CHECK_WORLDS, seed=0, num_threads=1)
     try:
-        if (env.num_observations, env.num_actions) != (policy.meta["num_observations"], policy.meta["num_actions"]):
-            raise UserError(
-                f"the policy maps {policy.meta['num_observations']} observations to {policy.meta['num_actions']} actions, but "
-                f"task '{task.name}' has {env.num_observations} and {env.num_actions}: it was changed since; train again."
-            )
+        require_fit(policy, task, env.num_observations, env.num_actions)
         seen = [env.observe()]
         for _ in range(_CHECK_STEPS):
             seen.append(env.step(policy(seen[-1])).observation)

@@ -252,7 +252,7 @@ def _frames(reel: Reel, renderer: str) -> Iterator[np.ndarray]:
     model.vis.global_.offheight = max(model.vis.global_.offheight, reel.height)
     model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, _SHADOW_MAP)
     data = mujoco.MjData(model)
-    camera = _camera(mujoco, model, reel.camera)
+    camera = _camera(mujoco, model, data, reel)
     with mujoco.Renderer(model, reel.height, reel.width) as drawing:
         for qpos in reel.qpos:
             data.qpos[:] = qpos
@@ -263,15 +263,28 @@ def _frames(reel: Reel, renderer: str) -> Iterator[np.ndarray]:
             yield drawing.render()
 
 
-def _camera(mujoco: Any, model: Any, name: str | None) -> Any:
-    if name is not None and mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name) >= 0:
-        return name
+def _camera(mujoco: Any, model: Any, data: Any, reel: Reel) -> Any:
+    """The camera that was named; else one that follows the first free body; else one that sees all that moves."""
+    if reel.camera is not None and mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, reel.camera) >= 0:
+        return reel.camera
     camera = mujoco.MjvCamera()
     mujoco.mjv_defaultFreeCamera(model, camera)
     free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
     if free.size:
         camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
         camera.trackbodyid = int(model.jnt_bodyid[free[0]])
+        return camera
+    places = []
+    for qpos in reel.qpos[:: max(1, len(reel.qpos) // 50)]:
+        data.qpos[:] = qpos
+        mujoco.mj_kinematics(model, data)
+        places.append(data.xipos[1:].copy())
+    if model.nbody > 1:
+        low, high = np.concatenate(places).min(axis=0), np.concatenate(places).max(axis=0)
+        camera.lookat[:] = (low + high) / 2
+        # 1.5 extents is MuJoCo's own distance; the extent is that of the model at rest.
+        camera.distance = 1.5 * max(float(model.stat.extent), float(np.linalg.norm(high - low)))
+        camera.azimuth = 90.0  # world x to the right
     return camera
 
 
@@ -281,7 +294,7 @@ def _encode(reel: Reel, renderer: str, path: str) -> None:
     writer = imageio_ffmpeg.write_frames(
         path,
         (reel.width, reel.height),
-        fps=reel.fps,
+        fps=reel.fps,  # type: ignore[arg-type] - it takes fractions too
         codec="libx264",
         pix_fmt_out="yuv420p",
         macro_block_size=2,

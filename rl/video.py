@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,7 +110,7 @@ def record_frames(
     height: int = 240,
     say: Say = print,
 ) -> list[Path]:
-    """Write `count` pictures, evenly spread over what `record_video` would show, as PNG files; [] without a renderer."""
+    """Write `count` pictures, evenly spread over what `record_video` would show, as PNG files; [] with no renderer."""
     renderer = probe_renderer()
     if renderer is None:
         say(no_renderer_line())

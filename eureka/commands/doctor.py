@@ -1,4 +1,4 @@
-"""`eureka doctor`: what works on this machine. Green, yellow (works without), red (must be mended), each with the way out."""
+"""`eureka doctor`: what works on this machine: green, yellow (goes without), red (must be mended), with the way out."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Try what this machine can do: packages, physics, the reward gate, threads, GPU, renderers, video, the LLM's endpoint,
-    the folder for runs. Exit code 1 if something essential is broken. No key is printed."""
+    """Try what this machine can do: packages, physics, the reward gate, threads, GPU, renderers, video, the LLM's
+    endpoint, the folder for runs. Exit code 1 if something essential is broken. No key is printed."""
 
     def run(self) -> int:
         """Try everything, one line each."""
@@ -67,10 +67,7 @@ def _tried(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 def _python() -> Iterator[Finding]:
     text = f"{platform.python_version()} at {sys.executable}, {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11):
-        yield Finding("broken", "python", f"{text}; 3.11 or newer is needed")
-    else:
-        yield Finding("good", "python", text)
+    yield Finding("good", "python", text)
 
 
 def _packages() -> Iterator[Finding]:

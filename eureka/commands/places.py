@@ -71,8 +71,8 @@ def find_reward(word: str, task: Task, task_ref: str) -> RewardSource:
     """The reward meant by human, sparse, zero, a file (through the gate), or the folder of a search (its best).
 
     Raises:
-        UserError: there is no such reward, the gate refuses the file (line and rule of the first problem), or the search
-            is of another task or has no scored program.
+        UserError: there is no such reward, the gate refuses the file (line and rule of the first problem), or the
+            search is of another task or has no scored program.
     """
     if word in REWARD_KINDS:
         return load(task.name, word, registry.user_file(task))
@@ -91,7 +91,7 @@ def find_reward(word: str, task: Task, task_ref: str) -> RewardSource:
     verdict = judge(task, text, origin=str(path))
     if not verdict.accepted or verdict.source is None:
         raise UserError(
-            f"{path} is refused: {first_problem(verdict)}; eureka check {path} --task {task_ref} says it all."
+            f"{path} is refused: {first_problem(verdict)} All of it: eureka check {path} --task {task_ref}"
         )
     return verdict.source
 
@@ -100,15 +100,16 @@ def first_problem(verdict: Verdict) -> str:
     """The first problem of a refused program in one line, with its line and rule, and how many more there are."""
     problem = verdict.problems[0]
     place = f"line {problem.line}, " if problem.line else ""
-    more = f" (and {len(verdict.problems) - 1} more)" if len(verdict.problems) > 1 else ""
-    return f"{place}{problem.code}: {problem.message}{more}"
+    more = f" And {len(verdict.problems) - 1} more." if len(verdict.problems) > 1 else ""
+    stop = "" if problem.message.endswith((".", "?", "!")) else "."
+    return f"{place}{problem.code}: {problem.message}{stop}{more}"
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     """`["num_envs=256", "ppo.gamma=0.98"]` as `{"num_envs": 256, "ppo": {"gamma": 0.98}}`.
 
-    Values are read as JSON (numbers, true, false, [64, 64]), else taken as text; "64,64" is a list. Names and values are
-    checked where they are used. Raises UserError where a pair is none or a name is given twice.
+    Values are read as JSON (numbers, true, false, [64, 64]), else taken as text; "64,64" is a list. Names and values
+    are checked where they are used. Raises UserError where a pair is none or a name is given twice.
     """
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -128,7 +129,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def with_settings(base: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Settings of `--set` with options that have a flag of their own (None: not given). Raises UserError if both are."""
+    """Settings of `--set` with options that have a flag of their own (None: not given). UserError if both are given."""
     for name, value in options.items():
         if value is not None:
             if name in base:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import mujoco
 import torch
 import tyro
 
@@ -19,7 +18,7 @@ from eureka.commands.places import find_checkpoint
 from eureka.finals import EVAL_SEED
 from rl.checkpoint import Policy, load_policy
 from rl.evaluate import evaluate
-from rl.export import export_onnx
+from rl.export import export_onnx, require_fit
 from rl.video import record_video
 from tasks import registry
 from tasks.env import make_env
@@ -142,12 +141,7 @@ def _load(place: Path) -> tuple[Path, Policy, Task]:
     env = make_env(task, 1, num_threads=1)
     sizes = (env.num_observations, env.num_actions)
     env.close()
-    expected = (policy.meta["num_observations"], policy.meta["num_actions"])
-    if sizes != expected:
-        raise UserError(
-            f"{checkpoint} maps {expected[0]} observations to {expected[1]} actions, but task '{task.name}' has "
-            f"{sizes[0]} and {sizes[1]}: the task was changed since; train again."
-        )
+    require_fit(policy, task, *sizes)
     return checkpoint, policy, task
 
 

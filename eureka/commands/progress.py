@@ -114,7 +114,7 @@ class ProgressListener(Listener):
         if time.monotonic() - self._said_s > _PLAIN_EVERY_S and self.runs:
             self._said_s = time.monotonic()
             running = [f"{name} {run.done}/{run.iterations}" for name, run in self.runs.items() if run.done]
-            self.say(f"  {self.headline()}; {', '.join(running)}")
+            self.say("  " + "; ".join([self.headline(), *([", ".join(running)] if running else [])]))
 
     def refresh(self) -> None:
         """Read the metrics of the trainings that run."""

@@ -64,7 +64,8 @@ class Train:
         say = Console(stderr=True, highlight=False, soft_wrap=True).print
         if not self.json:
             say(
-                f"{request.run_id}: {task.name}, reward {request.reward_origin}, {request.config.env_steps:,} steps -> {run_dir}"
+                f"{request.run_id}: {task.name}, reward {request.reward_origin}, "
+                f"{request.config.env_steps:,} steps -> {run_dir}"
             )
         try:
             with _Bar(task, request, shown=not self.json) as bar:
@@ -135,8 +136,8 @@ class Train:
 
 
 class _Bar:
-    """One bar: iterations, fitness of the last finished episodes, speed, time left. Nothing where it is not shown, and a
-    line now and then where the output is no terminal."""
+    """One bar: iterations, fitness of the last finished episodes, speed, time left. Nothing where it is not shown, and
+    a line now and then where the output is no terminal."""
 
     def __init__(self, task: Task, request: TrainRequest, shown: bool) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -154,7 +155,8 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if self.shown and self.console.is_terminal:
+            self.progress.stop()
 
     def update(self, metrics: dict[str, Any]) -> None:
         """Show one iteration's metrics."""

@@ -90,8 +90,8 @@ def test_nan_stays_nan_and_is_named() -> None:
         line_of(text, "NOT FINITE")
         == "NOT FINITE: speed was nan or infinite in 6 episodes, first in iteration 2."
     )
-    # An iteration in which no episode ended has no fitness; the others are shown.
-    assert line_of(text, "fitness (m/s)").startswith("fitness (m/s): [0, 0.1, 0.3, 0.5]")
+    # An iteration in which no episode ended has no fitness; its place is kept.
+    assert line_of(text, "fitness (m/s)").startswith("fitness (m/s): [0, 0.1, -, 0.3, -, 0.5]")
 
 
 def test_a_failed_training_says_why() -> None:

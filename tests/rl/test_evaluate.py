@@ -10,7 +10,7 @@ from rl.evaluate import evaluate
 from tasks.env import make_env
 from tasks.errors import UserError
 
-EPISODES = 6
+EPISODES = 40
 STEPS = 40  # 2 s at 0.05 s
 SEED = 77
 
@@ -48,6 +48,18 @@ def test_full_thrust_leaves_the_rail(slider):
     assert result.episode_length_s == pytest.approx(0.05 * sum(lengths) / EPISODES)
 
 
+def test_only_the_first_episode_of_a_world_counts(slider):
+    """Only masses that start on the right are pushed: they fail, start again and often fail a second time."""
+    right = int((starts(slider) > 0).sum())
+
+    def push_from_the_right(observation):
+        return (observation[:, :1] > 0).float()
+
+    result = evaluate(slider, push_from_the_right, episodes=EPISODES, seed=SEED, num_threads=1)
+    assert 5 < right < EPISODES - 5
+    assert (result.terminations, result.truncations) == ({"off_the_rail": right}, EPISODES - right)
+
+
 def test_the_same_seed_gives_the_same_episodes(slider):
     def policy(observation):
         return -observation[:, :1] - observation[:, 1:]
@@ -61,11 +73,11 @@ def test_the_same_seed_gives_the_same_episodes(slider):
 
 
 def test_actions_of_another_shape(slider):
-    with pytest.raises(UserError, match=r"actions of shape \(6, 3\), task 'slider' takes 1 each"):
+    with pytest.raises(UserError, match=r"actions of shape \(40, 3\), task 'slider' takes 1 each"):
         evaluate(slider, lambda o: torch.zeros(len(o), 3), episodes=EPISODES, seed=SEED, num_threads=1)
 
 
 def test_a_fitness_that_is_not_finite_is_no_fitness(slider, monkeypatch):
     monkeypatch.setattr(type(slider), "fitness", lambda self, signals: signals["mass_position"][:, 0] / 0.0)
-    with pytest.raises(UserError, match="fitness of task 'slider' is not finite in 6 episodes"):
+    with pytest.raises(UserError, match="fitness of task 'slider' is not finite in 40 episodes"):
         evaluate(slider, lambda o: torch.zeros(len(o), 1), episodes=EPISODES, seed=SEED, num_threads=1)

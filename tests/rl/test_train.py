@@ -78,8 +78,8 @@ def test_metrics_of_every_iteration(make_request, tmp_path):
     assert result["env_steps"] == 1920
     last = metrics[-1]
     assert set(last) >= {"wall_s", "fitness", "episode_length_s", "reward_mean", "terminations",
-                         "truncations", "diverged", "learning_rate", "noise_std", "value_loss", "surrogate_loss",
-                         "steps_per_s"}  # fmt: skip
+                         "truncations", "diverged", "learning_rate", "noise_std", "value_loss",
+                         "surrogate_loss", "steps_per_s"}  # fmt: skip
     assert set(last["components"]) == {"position_l2", "velocity_l2"}
     parts = sum(stats["mean"] for stats in last["components"].values())
     assert last["reward_mean"] == pytest.approx(parts, abs=1e-5)  # the program's total is their sum

@@ -1,0 +1,1 @@
+"""Tasks of robots that run: an ant, a humanoid."""
