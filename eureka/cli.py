@@ -126,13 +126,14 @@ def _flags(command_class: type, name: str) -> list[str]:
 
 def _complaint(box: str) -> str:
     """What the option parser complains of, as one sentence: the text of its frame above the first rule."""
-    lines = []
-    for line in box.splitlines():
-        inner = line.strip("│").rstrip()
-        if line.startswith("╰") or (inner.strip() and set(inner.strip()) <= {"─"}):
-            break
-        if inner.strip() and not line.startswith("╭"):
-            lines.append(inner)
+    lines: list[str] = []
+    for line in box.splitlines()[1:]:  # below the title; the frame is of blanks where the output knows no Unicode
+        inner = line[1:].rstrip("│ ")
+        if line.startswith("╰") or set(inner.strip()) <= {"─", "-"}:
+            if lines:
+                break
+            continue
+        lines.append(inner)
     if lines and lines[0].strip().startswith("Missing from"):
         # Below its headline the names are indented once, their explanations twice.
         names = [line.strip() for line in lines[1:] if re.match(r" {5}\S", line)]

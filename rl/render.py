@@ -282,8 +282,8 @@ def _camera(mujoco: Any, model: Any, data: Any, reel: Reel) -> Any:
     if model.nbody > 1:
         low, high = np.concatenate(places).min(axis=0), np.concatenate(places).max(axis=0)
         camera.lookat[:] = (low + high) / 2
-        # 1.5 extents is MuJoCo's own distance; the extent is that of the model at rest.
-        camera.distance = 1.5 * max(float(model.stat.extent), float(np.linalg.norm(high - low)))
+        # 1.5 extents is MuJoCo's own distance; its extent is that of the model at rest.
+        camera.distance = 1.5 * (float(model.stat.extent) + float(np.linalg.norm(high - low)))
         camera.azimuth = 90.0  # world x to the right
     return camera
 

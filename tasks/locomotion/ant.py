@@ -1,7 +1,7 @@
 """A four-legged ant that runs: eight torque-driven hinges, floor contact at feet, knees and torso.
 
-Body and joint figures and their sources stand in ant.xml. The ant starts near its standing pose, facing world +x,
-with joints and velocities perturbed as in Gymnasium's Ant-v5 (+-0.1, here rad and rad/s).
+Body and joint figures and their sources stand in ant.xml. The ant starts near its standing pose, facing world
++x, with joints and velocities perturbed as in Gymnasium's Ant-v5 (+-0.1, here rad and rad/s).
 
 Does not model: legs touching each other or the torso, motor dynamics, sensor noise.
 Axes: N worlds, 8 joints in the order front left, front right, back left, back right; hip before knee.
@@ -21,18 +21,21 @@ from tasks.sim import Simulation
 from tasks.task import Task
 
 STAND_HEIGHT_M = 0.58
-"""Torso height with all knees at 60 degrees and the feet just above the floor: 0.4 sqrt(2) sin(60 deg) + 0.08 m."""
+"""Torso height with all knees at 60 degrees and the feet just above the floor:
+0.4 sqrt(2) sin(60 deg) + 0.08 m."""
 STAND_KNEE_RAD = math.radians(60.0)
 RESET_NOISE = 0.1
 """rad and rad/s, uniform; Gymnasium's Ant-v5."""
 MIN_HEIGHT_M = 0.31
-"""Torso height below which the ant has fallen; IsaacGymEnvs' Ant. The torso ball touches the floor at 0.25 m."""
+"""Torso height below which the ant has fallen; IsaacGymEnvs' Ant. Its ball touches at 0.25 m."""
 MAX_HEIGHT_M = 1.5
 """Higher than any gait; only an exploding contact gets there."""
-JOINT_RANGE_RAD = torch.tensor([[math.radians(-40), math.radians(40)], [math.radians(30), math.radians(100)]]).repeat(
-    4, 1
-)
+JOINT_RANGE_RAD = torch.tensor(
+    [[math.radians(-40), math.radians(40)], [math.radians(30), math.radians(100)]]
+).repeat(4, 1)
 """Lower and upper limit of each joint (8, 2), as in ant.xml."""
+WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
+WORLD_FORWARD = torch.tensor([1.0, 0.0, 0.0])
 
 
 class AntRun(Task):
@@ -41,9 +44,10 @@ class AntRun(Task):
     name = "ant-run"
     instruction = "make the ant run forward as fast as possible"
     action_doc = (
-        "8 joint torques as a fraction of the motor limit, each in [-1, 1] (values outside are clipped): 1 is 15 N m. "
-        "Order: front left, front right, back left, back right; hip before knee. A positive hip torque turns the leg "
-        "counter-clockwise seen from above, a positive knee torque bends the foot down."
+        "8 joint torques as a fraction of the motor limit, each in [-1, 1] (values outside are "
+        "clipped): 1 is 15 N m. Order: front left, front right, back left, back right; hip before "
+        "knee. A positive hip torque turns the leg counter-clockwise seen from above, a positive knee"
+        " torque bends the foot down."
     )
     xml = Path(__file__).with_name("ant.xml")
     control_dt_s = 0.02
@@ -52,12 +56,26 @@ class AntRun(Task):
     signal_table = SignalTable(
         [
             Signal(
-                "torso_position_w", 3, "m", "world", "position", "centre of the torso; z is its height (0.58 standing)"
+                "torso_position_w",
+                3,
+                "m",
+                "world",
+                "position",
+                "centre of the torso; z is its height (0.58 standing)",
             ),
-            Signal("torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"),
-            Signal("up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when level"),
             Signal(
-                "forward_axis_w", 3, "1", "world", "direction", "where the torso faces; (1, 0, 0) when facing forward"
+                "torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"
+            ),
+            Signal(
+                "up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when level"
+            ),
+            Signal(
+                "forward_axis_w",
+                3,
+                "1",
+                "world",
+                "direction",
+                "where the torso faces; (1, 0, 0) when facing forward",
             ),
             Signal(
                 "torso_linear_velocity_w",
@@ -67,7 +85,14 @@ class AntRun(Task):
                 "linear_velocity",
                 "of the torso; x is forward, y left, z up",
             ),
-            Signal("torso_linear_velocity_b", 3, "m/s", "body", "linear_velocity", "of the torso, along its own axes"),
+            Signal(
+                "torso_linear_velocity_b",
+                3,
+                "m/s",
+                "body",
+                "linear_velocity",
+                "of the torso, along its own axes",
+            ),
             Signal(
                 "torso_angular_velocity_b",
                 3,
@@ -77,10 +102,20 @@ class AntRun(Task):
                 "of the torso: roll, pitch, yaw rate",
             ),
             Signal(
-                "joint_pos", 8, "rad", "joint", "joint_pos", "hips -0.70..0.70, knees 0.52 (straight)..1.75 (bent down)"
+                "joint_pos",
+                8,
+                "rad",
+                "joint",
+                "joint_pos",
+                "hips -0.70..0.70, knees 0.52 (straight)..1.75 (bent down)",
             ),
             Signal(
-                "joint_pos_fraction", 8, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"
+                "joint_pos_fraction",
+                8,
+                "1",
+                "joint",
+                "joint_pos",
+                "joint_pos in its range: -1 lower, 1 upper limit",
             ),
             Signal("joint_vel", 8, "rad/s", "joint", "joint_vel", "joint velocities"),
             Signal("actions", 8, "1", "joint", "action", "actions of this step, clipped to [-1, 1]"),
@@ -88,7 +123,9 @@ class AntRun(Task):
         ]
     )
     fitness_unit = "m/s"
-    fitness_doc = "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
+    fitness_doc = (
+        "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
+    )
     fitness_reduce = "mean"
     fitness_failed = 0.0
 
@@ -103,7 +140,8 @@ class AntRun(Task):
         sim.set_state(env_ids, qpos, uniform((n, 14), -RESET_NOISE, RESET_NOISE, rng))
 
     def signals(self, sim: Simulation) -> Signals:
-        """Everything from qpos and qvel; a free joint's qvel is linear in the world and angular in the body frame."""
+        """Everything from qpos and qvel; a free joint's qvel is linear in the world and angular in the
+        body frame."""
         qpos, qvel = sim.qpos, sim.qvel
         orientation, velocity_w, joint_pos = qpos[:, 3:7], qvel[:, :3], qpos[:, 7:]
         low, high = JOINT_RANGE_RAD[:, 0], JOINT_RANGE_RAD[:, 1]
@@ -123,16 +161,15 @@ class AntRun(Task):
         }
 
     def observe(self, signals: Signals) -> Tensor:
-        """What the policy sees (N, 37): height, velocities, world up and forward in the body frame, joints, last action."""
+        """What the policy sees (N, 37): height, velocities, up and forward in the body frame, joints,
+        actions."""
         orientation = signals["torso_orientation_w"]
-        up_b = quat_rotate_inverse(orientation, WORLD_UP.expand(len(orientation), 3))
-        forward_b = quat_rotate_inverse(orientation, WORLD_FORWARD.expand(len(orientation), 3))
         parts = [
             signals["torso_position_w"][:, 2:],
             signals["torso_linear_velocity_b"],
             signals["torso_angular_velocity_b"],
-            up_b,
-            forward_b,
+            quat_rotate_inverse(orientation, WORLD_UP.expand(len(orientation), 3)),
+            quat_rotate_inverse(orientation, WORLD_FORWARD.expand(len(orientation), 3)),
             signals["joint_pos_fraction"],
             signals["joint_vel"],
             signals["actions"],
@@ -151,7 +188,3 @@ class AntRun(Task):
     def fitness(self, signals: Signals) -> Tensor:
         """Forward speed of the torso, m/s (N,)."""
         return signals["torso_linear_velocity_w"][:, 0]
-
-
-WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
-WORLD_FORWARD = torch.tensor([1.0, 0.0, 0.0])

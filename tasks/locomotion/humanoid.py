@@ -1,11 +1,11 @@
 """A humanoid that runs: 21 torque-driven hinges, floor contact at heels, toes, knees and trunk.
 
-Body and joint figures and their sources stand in humanoid.xml. It starts upright with slightly bent knees, facing
-world +x, with joints and velocities perturbed by +-0.05 (rad, rad/s, m/s).
+Body and joint figures and their sources stand in humanoid.xml. It starts upright with slightly bent knees,
+facing world +x, with joints and velocities perturbed by +-0.05 (rad, rad/s, m/s).
 
 Does not model: limbs touching each other, hands, motor dynamics, sensor noise.
-Axes: N worlds, 21 joints: waist z, y, x; left then right leg: hip x, z, y, knee, ankle y, x; left then right arm:
-shoulder y, x, elbow.
+Axes: N worlds, 21 joints: waist z, y, x; left then right leg: hip x, z, y, knee, ankle y, x; left then right
+arm: shoulder y, x, elbow.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class HumanoidRun(Task):
     name = "humanoid-run"
     instruction = "make the humanoid run forward as fast as possible"
     action_doc = (
-        "21 joint torques as a fraction of each motor's limit, each in [-1, 1] (values outside are clipped). Order and "
-        "limits in N m: waist z, y, x (67.5 each); left leg: hip x 45, hip z 45, hip y 135, knee 90, ankle y 22.5, "
-        "ankle x 22.5; right leg the same; left arm: shoulder y 67.5, shoulder x 67.5, elbow 45; right arm the same. "
-        "Negative hip y and shoulder y torques swing the limb forward, positive knee torques bend the knee."
+        "21 joint torques as a fraction of each motor's limit, each in [-1, 1] (values outside are "
+        "clipped). Order and limits in N m: waist z, y, x (67.5 each); left leg: hip x 45, hip z 45, "
+        "hip y 135, knee 90, ankle y 22.5, ankle x 22.5; right leg the same; left arm: shoulder y "
+        "67.5, shoulder x 67.5, elbow 45; right arm the same. Negative hip y and shoulder y torques "
+        "swing the limb forward, positive knee torques bend the knee."
     )
     xml = Path(__file__).with_name("humanoid.xml")
     control_dt_s = 0.02
@@ -59,12 +60,26 @@ class HumanoidRun(Task):
     signal_table = SignalTable(
         [
             Signal(
-                "torso_position_w", 3, "m", "world", "position", "centre of the chest; z is its height (1.28 standing)"
+                "torso_position_w",
+                3,
+                "m",
+                "world",
+                "position",
+                "centre of the chest; z is its height (1.28 standing)",
             ),
-            Signal("torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"),
-            Signal("up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when upright"),
             Signal(
-                "forward_axis_w", 3, "1", "world", "direction", "where the chest faces; (1, 0, 0) when facing forward"
+                "torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"
+            ),
+            Signal(
+                "up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when upright"
+            ),
+            Signal(
+                "forward_axis_w",
+                3,
+                "1",
+                "world",
+                "direction",
+                "where the chest faces; (1, 0, 0) when facing forward",
             ),
             Signal(
                 "torso_linear_velocity_w",
@@ -74,7 +89,14 @@ class HumanoidRun(Task):
                 "linear_velocity",
                 "of the torso; x is forward, y left, z up",
             ),
-            Signal("torso_linear_velocity_b", 3, "m/s", "body", "linear_velocity", "of the torso, along its own axes"),
+            Signal(
+                "torso_linear_velocity_b",
+                3,
+                "m/s",
+                "body",
+                "linear_velocity",
+                "of the torso, along its own axes",
+            ),
             Signal(
                 "torso_angular_velocity_b",
                 3,
@@ -85,7 +107,12 @@ class HumanoidRun(Task):
             ),
             Signal("joint_pos", 21, "rad", "joint", "joint_pos", "joint angles; all 0 is standing straight"),
             Signal(
-                "joint_pos_fraction", 21, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"
+                "joint_pos_fraction",
+                21,
+                "1",
+                "joint",
+                "joint_pos",
+                "joint_pos in its range: -1 lower, 1 upper limit",
             ),
             Signal("joint_vel", 21, "rad/s", "joint", "joint_vel", "joint velocities"),
             Signal("actions", 21, "1", "joint", "action", "actions of this step, clipped to [-1, 1]"),
@@ -93,7 +120,9 @@ class HumanoidRun(Task):
         ]
     )
     fitness_unit = "m/s"
-    fitness_doc = "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
+    fitness_doc = (
+        "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
+    )
     fitness_reduce = "mean"
     fitness_failed = 0.0
 
@@ -107,7 +136,8 @@ class HumanoidRun(Task):
         sim.set_state(env_ids, qpos, uniform((n, 27), -RESET_NOISE, RESET_NOISE, rng))
 
     def signals(self, sim: Simulation) -> Signals:
-        """Everything from qpos and qvel; a free joint's qvel is linear in the world and angular in the body frame."""
+        """Everything from qpos and qvel; a free joint's qvel is linear in the world and angular in the
+        body frame."""
         qpos, qvel = sim.qpos, sim.qvel
         orientation, velocity_w, joint_pos = qpos[:, 3:7], qvel[:, :3], qpos[:, 7:]
         low, high = JOINT_RANGE_RAD[:, 0], JOINT_RANGE_RAD[:, 1]
@@ -127,7 +157,8 @@ class HumanoidRun(Task):
         }
 
     def observe(self, signals: Signals) -> Tensor:
-        """What the policy sees (N, 76): height, velocities, world up and forward in the body frame, joints, last action."""
+        """What the policy sees (N, 76): height, velocities, up and forward in the body frame, joints,
+        actions."""
         orientation = signals["torso_orientation_w"]
         parts = [
             signals["torso_position_w"][:, 2:],

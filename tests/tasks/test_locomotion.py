@@ -20,8 +20,13 @@ from tasks.sim_native import NativeSimulation
 
 NAMES = ("ant-run", "humanoid-run")
 ANT_MASS_KG = 0.911
-"""By hand, density 5: ball 4/3 pi 0.25^3, 8 capsules of length 0.283 m and 4 of 0.566 m with radius 0.08 m."""
+"""By hand, density 5: ball 4/3 pi 0.25^3, 8 capsules of length 0.283 m and 4 of 0.566 m with radius 0.08
+m."""
 HUMANOID_MASS_KG = 40.5
+
+MAX_SPEED_M_S = {"ant-run": 10.0, "humanoid-run": 8.0}
+"""Of a torso thrown about by random torques. A step too large for the joints' speed shows as tens to
+thousands."""
 
 ANT_MIRROR = ([2, 3, 0, 1, 6, 7, 4, 5], [-1.0, 1.0] * 4)
 """Left and right swapped; hips turn the other way, knees bend alike."""
@@ -67,14 +72,17 @@ def random_states(task, model, count: int, height_m: float) -> tuple[torch.Tenso
 def test_models_are_what_their_files_state(task, model):
     joints = [model.joint(j).name for j in range(1, model.njnt)]
     assert joints == [model.actuator(a).name for a in range(model.nu)]
-    assert list(model.actuator_trnid[:, 0]) == list(range(1, model.njnt)), "one motor for each joint, in order"
+    assert list(model.actuator_trnid[:, 0]) == list(range(1, model.njnt)), (
+        "one motor for each joint, in order"
+    )
     assert np.array_equal(model.actuator_ctrlrange, [[-1.0, 1.0]] * model.nu)
     assert model.camera(task.camera) is not None
     mass = float(model.body_mass.sum())
     ranges = np.rad2deg(model.jnt_range[1:])
     if task.name == "ant-run":
         ball = 4 / 3 * math.pi * 0.25**3
-        capsules = sum(n * (4 / 3 * math.pi * 0.08**3 + math.pi * 0.08**2 * l) for n, l in ((8, 0.08**0.5), (4, 0.32**0.5)))
+        lengths = [math.hypot(0.2, 0.2)] * 8 + [math.hypot(0.4, 0.4)] * 4
+        capsules = sum(4 / 3 * math.pi * 0.08**3 + math.pi * 0.08**2 * length for length in lengths)
         assert mass == pytest.approx(5.0 * (ball + capsules), rel=1e-6)
         assert mass == pytest.approx(ANT_MASS_KG, abs=1e-3)
         assert (model.nq, model.nv, model.nu) == (15, 14, 8)
@@ -85,7 +93,8 @@ def test_models_are_what_their_files_state(task, model):
         assert mass == pytest.approx(HUMANOID_MASS_KG, abs=0.1)
         assert (model.nq, model.nv, model.nu) == (28, 27, 21)
         by_name = {model.actuator(a).name: model.actuator_gear[a, 0] for a in range(model.nu)}
-        assert [by_name[n] for n in ("left_hip_y", "right_knee", "left_ankle_x", "waist_y")] == [135, 90, 22.5, 67.5]
+        names = ("left_hip_y", "right_knee", "left_ankle_x", "waist_y")
+        assert [by_name[name] for name in names] == [135, 90, 22.5, 67.5]
         limits = humanoid.JOINT_RANGE_RAD
     assert np.allclose(limits.numpy(), model.jnt_range[1:], atol=1e-6), "the task's limits are the model's"
 
@@ -229,7 +238,7 @@ def test_random_torques_never_diverge(task):
         result = env.step(actions)
         assert not result.reasons["diverged"].any()
         assert torch.isfinite(result.observation).all()
-        assert result.signals["torso_linear_velocity_w"].abs().max() < 30.0
+        assert result.signals["torso_linear_velocity_w"].abs().max() < MAX_SPEED_M_S[task.name]
     env.close()
 
 
@@ -270,19 +279,19 @@ def test_each_failure_fires_alone(task, model):
 
 
 def test_fitness_is_the_distance_run_over_the_time_limit(task):
-    """Mean of the speeds x time limit = displacement of the torso, up to the control step's quadrature error."""
+    """Mean speed x time limit = displacement of the torso, up to the quadrature error of the control step."""
     env = make_env(task, 16, seed=8)
     tracker = EpisodeFitness(16, env.max_episode_steps, task.fitness_reduce, task.fitness_failed)
     start = env.sim.qpos[:, 0].clone()
     rng = torch.Generator().manual_seed(3)
     running = torch.ones(16, dtype=torch.bool)
-    for _ in range(60):
-        result = env.step(torch.randn(16, env.num_actions, generator=rng))
+    for _ in range(25):  # half a second: nothing has fallen yet
+        result = env.step(0.5 * torch.randn(16, env.num_actions, generator=rng))
         value = tracker.add(task.fitness(result.signals), result.done, result.reasons["diverged"])
         running &= ~result.done
     travelled = env.sim.qpos[:, 0] - start
-    assert running.any()
-    assert torch.allclose(value[running] * task.episode_length_s, travelled[running], atol=0.15)
+    assert running.sum() >= 8 and travelled[running].abs().max() > 0.05
+    assert torch.allclose(value[running] * task.episode_length_s, travelled[running], atol=0.03)
     env.close()
 
 
