@@ -40,7 +40,8 @@ def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> 
     picked = _evenly(rows, POINTS)
     lines += [
         "",
-        "Course of the training; rewards are means per step over the episodes that ended in the iteration; - where none ended.",
+        "Course of the training; rewards are means per step over the episodes that ended in the iteration; "
+        "- where none ended.",
     ]
     lines.append(f"iterations shown: {', '.join(str(row['iteration']) for row in picked)}")
     lines.append(_course(f"fitness ({unit})" if unit else "fitness", rows, picked, lambda row: row.get("fitness")))

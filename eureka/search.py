@@ -66,7 +66,8 @@ def run_search(
         listener: Told of everything that happens.
 
     Raises:
-        UserError: the designer cannot go on, the folder is in use, or its database is damaged. What was finished is kept.
+        UserError: the designer cannot go on, the folder is in use, or its database is damaged. What was finished is
+            kept.
     """
     with locked(folder):
         search = _Search(folder, config, designer, executor, listener or Listener())

@@ -18,6 +18,7 @@ from eureka.listener import Listener
 from rl.record import REQUEST, RESULT, TrainRequest, read_json, read_request, write_request
 from tasks.errors import UserError
 
+TERMINATED = "Terminated"  # error type in the result of a worker that was ended by a signal
 _TICK_S = 0.5
 _GRACE_S = 30.0  # a worker ends itself at its time limit; the executor only ends one that does not
 _TRIES = 2  # what the infrastructure broke (a signal, no result written) is tried once more
@@ -87,7 +88,11 @@ def finished_result(training: Training) -> dict[str, Any] | None:
         same = read_request(training.run_dir) == training.request
     except UserError:
         return None  # written by another version, or damaged: trained again
-    return result if same and isinstance(result, dict) and result.get("run_id") == training.run_id else None
+    if not (same and isinstance(result, dict) and result.get("run_id") == training.run_id):
+        return None
+    # A worker that was told to end says so; that is no verdict on its reward.
+    stopped = (result.get("error") or {}).get("type") == TERMINATED
+    return None if stopped else result
 
 
 def _submit(training: Training, executor: Executor, tries: dict[str, int]) -> None:

@@ -17,7 +17,8 @@ from eureka.designers.create import create
 from eureka.executors.local import LocalExecutor
 from eureka.search import run_search
 from eureka.search_config import load_config, start_folder
-from rl.record import read_metrics
+from eureka.training import Training, finished_result
+from rl.record import read_metrics, read_request
 from tasks.errors import UserError
 from tests.eureka.scripted import MOMENTS, KillingListener, ScriptedDesigner, component_of, slider_config
 
@@ -190,6 +191,22 @@ def test_a_search_killed_at_every_moment_resumes_to_the_same_end(tmp_path):
     assert sorted(asked) == sorted((tmp_path / "whole.log").read_text().split())
     for part in ("g02_c01", "human", "finished"):
         assert part in (folder / "report.html").read_text()
+
+
+def test_a_worker_that_was_told_to_end_is_no_failure(undisturbed):
+    """After Ctrl-C a training counts as not done, so a resume trains it; any other failure counts as done."""
+    folder, _ = undisturbed
+    run_dir = folder / "candidates" / "g01_c00" / "s0"
+    training = Training(read_request(run_dir), run_dir)
+    assert finished_result(training) is not None
+    before = (run_dir / "result.json").read_text()
+    try:
+        for kind, done in (("Terminated", False), ("NonFiniteReward", True)):
+            result = {**json.loads(before), "status": "error", "error": {"type": kind, "message": "", "line": None}}
+            (run_dir / "result.json").write_text(json.dumps(result))
+            assert (finished_result(training) is not None) is done
+    finally:
+        (run_dir / "result.json").write_text(before)
 
 
 def test_a_damaged_database_is_left_alone(tmp_path):

@@ -183,7 +183,7 @@ def test_the_users_choice_is_the_only_one_tried(monkeypatch, fresh_cache):
 def test_what_was_found_is_remembered_and_what_was_not_is_not(monkeypatch, fresh_cache):
     """A renderer found is kept in the cache file; nothing found is looked for again by the next process."""
     tried: list[str] = []
-    answers = {name: "broken" for name in render.RENDERERS}
+    answers = dict.fromkeys(render.RENDERERS, "broken")
     monkeypatch.setattr(render, "try_renderer", lambda name: tried.append(name) or answers[name])
     assert render.probe_renderer() is None and tried == list(render.RENDERERS)
     assert not fresh_cache.exists()
