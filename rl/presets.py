@@ -50,8 +50,14 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "humanoid-run": {
         "num_envs": 1024,
         "steps_per_env": 16,
-        "iterations": 500,
+        "iterations": 400,
         "save_interval": 50,
-        "ppo": {"hidden_dims": (128, 128), "gamma": 0.99},
+        "ppo": {
+            "hidden_dims": (256, 128),
+            "gamma": 0.99,
+            "init_noise_std": 0.6,
+            "desired_kl": 0.016,
+            "reward_scale": 0.02,
+        },
     },
 }

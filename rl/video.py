@@ -125,9 +125,7 @@ def record_frames(
     return [folder / f"frame_{number:04d}.png" for number in range(len(chosen))]
 
 
-def film(
-    task: Task, policy: Policy, *, seconds: float | None, seed: int, width: int, height: int, fps: float
-) -> Reel:
+def film(task: Task, policy: Policy, *, seconds: float | None, seed: int, width: int, height: int, fps: float) -> Reel:
     """Roll a policy out and make the reel that a child draws. Raises UserError on a number that cannot work."""
     if width < 2 or height < 2 or width % 2 or height % 2:
         raise UserError(f"the video is {width} x {height}; H.264 needs even numbers of pixels.")

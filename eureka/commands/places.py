@@ -90,9 +90,7 @@ def find_reward(word: str, task: Task, task_ref: str) -> RewardSource:
         raise UserError(f"{path} is no UTF-8 text ({error.reason}); save it as UTF-8.") from None
     verdict = judge(task, text, origin=str(path))
     if not verdict.accepted or verdict.source is None:
-        raise UserError(
-            f"{path} is refused: {first_problem(verdict)} All of it: eureka check {path} --task {task_ref}"
-        )
+        raise UserError(f"{path} is refused: {first_problem(verdict)} All of it: eureka check {path} --task {task_ref}")
     return verdict.source
 
 

@@ -34,11 +34,11 @@ MAX_POLE_ANGLE_RAD = math.radians(12.0)
 MAX_CART_POSITION_M = 2.4
 """The cart counts as off the track beyond this; Gymnasium's CartPole-v1."""
 
-HANGING_CART = 0.1
-"""Cart's place and velocity at the start, m and m/s, uniform around 0."""
-HANGING_POLE = 0.5
-"""Pole's angle and velocity at the start, rad and rad/s, uniform around hanging. Chosen here: dm_control's noise of 0.01
-makes all first swings alike."""
+SWINGUP_CART_M, SWINGUP_CART_M_S = 0.1, 0.1
+"""Cart's place and velocity at the start, uniform around 0."""
+SWINGUP_POLE_RAD, SWINGUP_POLE_RAD_S = math.pi, 1.0
+"""Pole's angle and velocity at the start, uniform around 0: any angle; Gymnasium's Pendulum-v1. dm_control's cartpole
+starts hanging; from any angle, balancing is learnt beside swinging up."""
 
 FITNESS_SECONDS = 10.0
 """A step without failure counts as the whole time limit; their mean over the limit is the time until failure."""
@@ -142,7 +142,7 @@ class CartpoleBalance(_Cartpole):
 
 
 class CartpoleSwingup(_Cartpole):
-    """The pole starts hanging; nothing ends an episode but its time limit."""
+    """The pole starts at any angle; nothing ends an episode but its time limit."""
 
     name = "cartpole-swingup"
     instruction = "swing the pole up and keep it upright near the centre of the track"
@@ -154,12 +154,11 @@ class CartpoleSwingup(_Cartpole):
     fitness_reduce = "mean"
 
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
-        """Hanging near the centre, swinging a little."""
+        """The pole at any angle, swinging a little, the cart near the centre."""
         n = len(env_ids)
-        size = torch.tensor([HANGING_CART, HANGING_POLE])
-        qpos = uniform((n, 2), -1.0, 1.0, rng) * size
-        qpos[:, 1] += math.pi
-        sim.set_state(env_ids, qpos, uniform((n, 2), -1.0, 1.0, rng) * size)
+        qpos = uniform((n, 2), -1.0, 1.0, rng) * torch.tensor([SWINGUP_CART_M, SWINGUP_POLE_RAD])
+        qvel = uniform((n, 2), -1.0, 1.0, rng) * torch.tensor([SWINGUP_CART_M_S, SWINGUP_POLE_RAD_S])
+        sim.set_state(env_ids, qpos, qvel)
 
     def terminate(self, signals: Signals) -> dict[str, Tensor]:
         """Nothing: bumpers hold the cart on the rail."""

@@ -8,7 +8,12 @@ ROOT = Path(__file__).parents[2]
 SLIDER = str(ROOT / "tests" / "data" / "slider.py")
 HUMAN = ROOT / "tests" / "data" / "slider_human.py"
 
-GOOD = "import torch\n\ndef compute_reward(mass_position):\n    total = -mass_position[:, 0]\n    return total, {'a': total}\n"
+GOOD = """import torch
+
+def compute_reward(mass_position):
+    total = -mass_position[:, 0]
+    return total, {'a': total}
+"""
 BROKEN = {
     "syntax": (GOOD.replace("[:, 0]", "[:, 0"), 4, "not valid Python"),
     "unknown signal": (GOOD.replace("mass_position", "mass_postion"), 3, "Did you mean 'mass_position'?"),

@@ -125,8 +125,10 @@ def test_the_comparison_sees_another_policy(run_dir, exported):
 
 def test_a_task_that_was_changed_since_is_refused(run_dir, tmp_path):
     """The policy would read other columns than it was trained on."""
-    changed = Path(SLIDER).read_text().replace(
-        'torch.cat([signals["mass_position"], signals["mass_velocity"]], dim=1)', 'signals["mass_position"]'
+    changed = (
+        Path(SLIDER)
+        .read_text()
+        .replace('torch.cat([signals["mass_position"], signals["mass_velocity"]], dim=1)', 'signals["mass_position"]')
     )
     (tmp_path / "slider.py").write_text(changed)
     (tmp_path / "model_000004.pt").write_bytes((run_dir / "model_000004.pt").read_bytes())

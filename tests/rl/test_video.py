@@ -106,9 +106,7 @@ def test_frame_rate_is_a_whole_fraction_of_the_control_rate(slider):
     slider.control_dt_s = 0.025
     reel = video.film(slider, push_right, seconds=1.0, seed=0, width=64, height=48, fps=25.0)
     assert (reel.fps, len(reel.qpos), reel.hold) == (20.0, 21, 0)
-    fallen = video.film(
-        slider, lambda o: torch.ones(len(o), 1), seconds=None, seed=0, width=64, height=48, fps=25.0
-    )
+    fallen = video.film(slider, lambda o: torch.ones(len(o), 1), seconds=None, seed=0, width=64, height=48, fps=25.0)
     assert fallen.hold == 20
 
 
