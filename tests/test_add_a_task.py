@@ -94,9 +94,8 @@ def test_the_designer_reads_the_task_without_its_fitness(walk):
     assert not re.search(r"def fitness|fitness_doc|fitness_unit", prompt)
 
 
-def test_both_rewards_are_accepted(walk):
-    for kind in ("human", "sparse"):
-        assert "accepted" in walk.output(f"eureka check reacher_{kind}.py")
+def test_the_human_reward_is_accepted(walk):
+    assert "The reward program was accepted" in walk.output("eureka check reacher_human.py")
 
 
 def test_the_arm_learns(walk):
@@ -128,9 +127,10 @@ def test_the_search_reports_and_keeps_its_best(walk):
     assert (search / "done").exists()
     assert (search / "best" / "reward.py").is_file()
     assert len(list((search / "candidates").iterdir())) == 4
-    assert walk.result("found")["status"] == "ok"
+    # The best reward was trained anew beside the two that were found by their names.
+    assert {path.name.partition("_")[0] for path in (search / "final").iterdir()} == {"final", "human", "sparse"}
 
 
 def test_the_installed_task_has_a_name(walk):
     assert re.search(r"^reacher +move the arm's tip", walk.output("eureka tasks"), re.MULTILINE)
-    assert walk.result("named")["status"] == "ok"
+    assert walk.printed["eureka show reacher"] == walk.printed["eureka show reacher.py"]

@@ -17,6 +17,7 @@ from eureka.commands.places import parse_settings, with_settings
 from eureka.commands.progress import LiveListener, ProgressListener
 from eureka.designers.base import Designer, DesignerConfig
 from eureka.designers.create import create, resolve
+from eureka.designers.replay import recorded_settings
 from eureka.executors.local import LocalExecutor, visible_devices
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
@@ -31,7 +32,7 @@ class Search:
     generations; then compare the best reward with the human-written and the sparse one."""
 
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")] = ""
-    """A task's name, or a Python file. Not with --resume."""
+    """A task's name, or a Python file. Not with --resume; without it --designer replay repeats the recorded search."""
     samples: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 16
     """K: reward programs proposed in each generation."""
     generations: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 5
@@ -92,6 +93,8 @@ class Search:
 
     def _begin(self, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A new search: everything that can be wrong is found before its folder is made."""
+        if not self.task and resolve(self.designer.designer) == "replay" and self.designer.replay_from is not None:
+            return self._as_recorded(self.designer.replay_from, say)
         if not self.task:
             raise UserError(f"eureka search needs a task; known: {', '.join(registry.names())}, or a Python file.")
         settings = with_settings(parse_settings(self.set), iterations=self.iterations, num_envs=self.num_envs)
@@ -99,8 +102,33 @@ class Search:
         # What "auto" means is settled now: a resumed search shall not change its designer with the environment.
         shared["designer"] = dataclasses.replace(self.designer, designer=resolve(self.designer.designer))
         config = SearchConfig(**shared, train=settings)
+        return self._start(config, say)
+
+    def _as_recorded(self, recording: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
+        """A recorded search again, with its own task and settings."""
+        free = ("task", "set", "slots", "out", "resume", "designer", "video", "time_limit_s")
+        changed = [
+            f"--{f.name.replace('_', '-')}"
+            for f in dataclasses.fields(self)
+            if f.name not in free and getattr(self, f.name) != f.default
+        ]
+        if changed or self.set:
+            raise UserError(
+                f"{', '.join(changed) or '--set'} would change the recorded search: leave it away, or name the TASK "
+                "to search with settings of your own."
+            )
+        settings = recorded_settings(recording)
+        known = {f.name for f in dataclasses.fields(SearchConfig)}
+        if not settings.get("task") or not set(settings) <= known:
+            raise UserError(
+                f"the recording {recording} is of another version; name the TASK and its settings yourself."
+            )
+        config = SearchConfig(**settings, designer=self.designer, video=self.video, time_limit_s=self.time_limit_s)
+        return self._start(config, say)
+
+    def _start(self, config: SearchConfig, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         config.training()
-        task_name = registry.make(self.task).name
+        task_name = registry.make(config.task).name
         designer = create(self.designer, search_dir=self.out or Path("runs"), say=say, task_name=task_name)
         if designer.name != "manual":  # whose check makes its folder
             designer.check()

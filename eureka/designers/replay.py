@@ -119,7 +119,8 @@ def _portable(task: str) -> str:
 
 
 def export_recording(search_dir: Path, out_dir: Path) -> Path:
-    """Writes what `replay` needs of a finished search: `recording.json` and `replies/<ask_id>.md`.
+    """Writes what `replay` needs of a finished search: `recording.json` and `replies/<ask_id>.md`, and
+    what it found: `results.json`.
 
     Args:
         search_dir: a search folder with `search.json` and `search.db`, which is only read.
@@ -138,6 +139,7 @@ def export_recording(search_dir: Path, out_dir: Path) -> Path:
     if not replies:
         raise UserError(f"the search in {search_dir} holds no replies yet: nothing to export.")
     settings = _read_json(search_dir / "search.json") if (search_dir / "search.json").is_file() else {}
+    settings.update(_resolved_training(database))
     task = recorded_task(search_dir)
     folder = out_dir / "replies"
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,9 +155,50 @@ def export_recording(search_dir: Path, out_dir: Path) -> Path:
         "models": sorted({reply.model for reply in replies.values() if reply.model}),
         "replies": {ask_id: _facts(reply) for ask_id, reply in sorted(replies.items())},
     }
+    _write_whole(out_dir / "results.json", json.dumps(_results(database), indent=1) + "\n")
     path = out_dir / "recording.json"
     _write_whole(path, json.dumps(recording, indent=2) + "\n")
     return path
+
+
+def recorded_settings(folder: Path) -> dict[str, Any]:
+    """Task and settings of a recorded search, under the names of SearchConfig's fields.
+
+    Raises:
+        UserError: the folder holds no settings.
+    """
+    exported, searched = folder / "recording.json", folder / "search.json"
+    if exported.is_file():
+        recording = _read_json(exported)
+        return {"task": recording.get("task"), **recording.get("search", {})}
+    if searched.is_file():
+        settings = _read_json(searched)
+        return {name: settings[name] for name in ("task", *ESSENTIALS) if name in settings}
+    raise UserError(f"{folder} holds neither recording.json nor search.json: name a recorded search.")
+
+
+def _resolved_training(database: Path) -> dict[str, Any]:
+    """The whole training configuration, so that a preset that changes later does not change the recording."""
+    with _reading(database) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE key='training'").fetchone()
+    return {"train": json.loads(row[0])} if row else {}
+
+
+def _results(database: Path) -> dict[str, Any]:
+    """What the search found, for comparison with a replay: fitness of each candidate and of each final training."""
+    candidate_fields = ("candidate_id", "status", "parent_id", "repairs", "sha256", "fitness", "fitness_std")
+    run_fields = ("run_id", "role", "seed", "status", "fitness", "fitness_std")
+    with _reading(database) as connection:
+        candidates = connection.execute(
+            f"SELECT {', '.join(candidate_fields)} FROM candidates ORDER BY generation, idx"
+        ).fetchall()
+        runs = connection.execute(
+            f"SELECT {', '.join(run_fields)} FROM runs WHERE role != 'candidate' ORDER BY role, seed"
+        ).fetchall()
+    return {
+        "candidates": [dict(zip(candidate_fields, row, strict=True)) for row in candidates],
+        "final": [dict(zip(run_fields, row, strict=True)) for row in runs],
+    }
 
 
 def _facts(reply: Reply) -> dict[str, Any]:

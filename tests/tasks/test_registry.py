@@ -59,6 +59,15 @@ def points(monkeypatch):
     return declare
 
 
+def test_the_rewards_of_a_task_that_is_not_ours_lie_beside_its_file(write, points):
+    """Also where it comes by an entry point, that is, by name."""
+    file = write("Mine")
+    points(their_task="tests.tasks.toy_tasks:Slider")
+    assert registry.user_file(registry.make(str(file))) == file
+    assert registry.user_file(registry.make("their-task")) == Path(__file__).with_name("toy_tasks.py")
+    assert registry.user_file(registry.make("ant-run")) is None
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_name_makes_its_task(name):
     assert registry.names()[:6] == BUILT_IN

@@ -1,0 +1,63 @@
+"""Recorded searches: every kept reply still passes the gate as it did, and `replay` feeds them to a real search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eureka.archive import Archive
+from eureka.designers.base import DesignerConfig
+from eureka.designers.create import create
+from eureka.designers.replay import read_replies
+from eureka.executors.local import LocalExecutor
+from eureka.search import run_search
+from eureka.search_config import SearchConfig, start_folder
+from rewards.gate import admit_many
+from tasks.env import sample_signals
+from tasks.registry import make
+
+RECORDED = Path(__file__).parents[1] / "examples" / "recorded"
+NAMES = ("ant-run", "quadcopter-hover")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_replies_pass_the_gate(name):
+    """The last reply of each candidate is accepted, and was written for at least 3 generations of at least 4 samples."""
+    task = make(name)
+    replies = read_replies(RECORDED / name)
+    last = {ask_id.rpartition("_r")[0]: reply for ask_id, reply in sorted(replies.items())}
+    assert len(last) >= 12
+    assert {candidate[:3] for candidate in last} >= {"g01", "g02", "g03"}
+    samples = [sample_signals(task, worlds, seed=worlds) for worlds in (16, 32)]
+    verdicts = admit_many([reply.text or "" for reply in last.values()], task.signal_table, samples)
+    results = json.loads((RECORDED / name / "results.json").read_text())
+    refused = {c["candidate_id"] for c in results["candidates"] if c["status"] == "refused"}
+    assert {c for c, verdict in zip(last, verdicts, strict=True) if not verdict.accepted} == refused
+
+
+def test_a_recording_is_replayed(tmp_path):
+    """A short search fed by the recording trains the recorded programs, each under its own id."""
+    name = "quadcopter-hover"
+    config = SearchConfig(
+        task=name,
+        samples=2,
+        generations=1,
+        final_seeds=0,
+        video=False,
+        train={"iterations": 1, "num_envs": 16, "eval_episodes": 4},
+        designer=DesignerConfig(designer="replay", replay_from=RECORDED / name),
+    )
+    folder = start_folder(config, tmp_path / "replayed")
+    designer = create(config.designer, search_dir=folder, task_name=name)
+    designer.check()
+    run_search(folder, config, designer, LocalExecutor(2, 1))
+    archive = Archive(folder / "search.db", create=False)
+    recorded = read_replies(RECORDED / name)
+    for candidate in archive.candidates():
+        reply = recorded[f"{candidate.candidate_id}_r{candidate.repairs}"]
+        assert candidate.source is not None and reply.text is not None
+        assert candidate.source.strip() in reply.text
+        assert str(candidate.status) == "trained"
+    archive.close()
