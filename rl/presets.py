@@ -17,21 +17,27 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "ppo": {"hidden_dims": (32, 32), "gamma": 0.98},
     },
     "cartpole-swingup": {
-        "num_envs": 512,
-        "steps_per_env": 16,
-        "iterations": 150,
-        "ppo": {"hidden_dims": (64, 64), "gamma": 0.99, "entropy_coef": 0.005},
+        "num_envs": 128,
+        "steps_per_env": 32,
+        "iterations": 120,
+        "ppo": {
+            "hidden_dims": (64, 64),
+            "gamma": 0.99,
+            "entropy_coef": 0.01,
+            "desired_kl": 0.02,
+            "num_mini_batches": 2,
+        },
     },
     "ball-balance": {
         "num_envs": 512,
         "steps_per_env": 16,
-        "iterations": 150,
+        "iterations": 80,
         "ppo": {"hidden_dims": (64, 64), "gamma": 0.99},
     },
     "quadcopter-hover": {
         "num_envs": 512,
         "steps_per_env": 16,
-        "iterations": 200,
+        "iterations": 100,
         "ppo": {"hidden_dims": (64, 64), "gamma": 0.99},
     },
     "ant-run": {

@@ -75,7 +75,7 @@ def test_actions_are_remembered_for_two_steps(task: Task) -> None:
 
 def test_doing_nothing_does_not_solve_it(task: Task) -> None:
     """Bounds well below what a trained policy reaches: 9.5 s, 0.6, 9.5 s, -0.45 m."""
-    worst_allowed = {"cartpole-balance": 3.0, "cartpole-swingup": 0.01, "ball-balance": 3.0, "quadcopter-hover": -1.5}
+    worst_allowed = {"cartpole-balance": 3.0, "cartpole-swingup": 0.05, "ball-balance": 3.0, "quadcopter-hover": -1.5}
     env = make_env(task, NUM_ENVS, seed=4, num_threads=2)
     alive, total = torch.ones(NUM_ENVS, dtype=torch.bool), torch.zeros(NUM_ENVS)
     for _ in range(env.max_episode_steps):
@@ -92,7 +92,7 @@ def test_designer_reads_no_fitness(task: Task) -> None:
     ast.parse(source)
     assert "def signals" in source
     assert "def terminate" in source
-    hidden = ["fitness", "0.995", "0.25", "5.7", "reward"] if task.name == "cartpole-swingup" else ["fitness", "reward"]
+    hidden = ["fitness", "0.95", "18", "reward"] if task.name == "cartpole-swingup" else ["fitness", "reward"]
     assert not [word for word in hidden if word in source.lower()]
 
 
@@ -108,9 +108,9 @@ def test_sparse_reward_is_the_fitness(task: Task, samples: dict[str, torch.Tenso
     wide = {name: torch.cat([value, 0.1 * value]) for name, value in samples.items()}
     if task.name == "cartpole-swingup":
         # Random play hardly ever swings up: put half of the poles and carts near the goal.
-        angle = torch.linspace(-0.2, 0.2, 2 * NUM_ENVS)
+        angle = torch.linspace(-0.6, 0.6, 2 * NUM_ENVS)
         wide["pole_direction_w"] = torch.stack([angle.sin(), torch.zeros_like(angle), angle.cos()], dim=-1)
-        wide["cart_distance"] = torch.linspace(0.0, 0.5, 2 * NUM_ENVS)[torch.randperm(2 * NUM_ENVS)][:, None]
+        wide["cart_distance"] = torch.linspace(0.0, 1.0, 2 * NUM_ENVS)[torch.randperm(2 * NUM_ENVS)][:, None]
         assert 0 < task.fitness(wide).mean() < 1
     total, _ = build_reward(load(task.name, "sparse").text, task.signal_table)(wide)
     torch.testing.assert_close(total, task.fitness(wide))

@@ -1,10 +1,10 @@
-"""Sparse reward of cartpole-swingup: 1 while the pole is within 5.7 degrees of upright and the cart within 0.25 m of
-the centre, else 0. The bounds are those of dm_control's sparse cartpole."""
+"""Sparse reward of cartpole-swingup: 1 while the pole is within 18 degrees of upright and the cart within 0.5 m of
+the centre, else 0. The test is that of dm_control's sparse cartpole with wider bounds."""
 
 from torch import Tensor
 
-UPRIGHT_COS = 0.995
-CENTRED_M = 0.25
+UPRIGHT_COS = 0.95
+CENTRED_M = 0.5
 
 
 def compute_reward(pole_direction_w: Tensor, cart_distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
