@@ -151,7 +151,7 @@ def _help() -> str:
         "A designer writes reward functions, policies train under each, and what happened goes back.\n\n"
         f"commands:\n{rows}\n\n"
         "eureka COMMAND --help explains one. --debug anywhere shows the traceback of an error.\n"
-        "First steps: eureka doctor; eureka search cartpole-swingup -k 4 -n 2"
+        "First steps: eureka doctor; eureka search ball-balance -k 4 -n 2"
     )
 
 

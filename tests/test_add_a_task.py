@@ -47,7 +47,7 @@ def walk(tmp_path_factory) -> Walk:
         program, *arguments = shlex.split(command)
         assert program == "eureka"
         # Installed only for the commands that name the task: those before use the file.
-        path = [str(ROOT), *([str(installed)] if "reacher.py" not in command and "runs/human" not in command else [])]
+        path = [str(ROOT), *([str(installed)] if "reacher.py" not in command else [])]
         done = subprocess.run(
             [sys.executable, "-m", "eureka.cli", *arguments],
             cwd=folder,
@@ -82,7 +82,7 @@ def install(place: Path) -> Path:
 def test_the_page_is_what_it_says():
     assert list(FILES) == ["reacher.py", "reacher_human.py", "reacher_sparse.py"]
     assert len(FILES["reacher.py"].splitlines()) < 100
-    for verb in ("show", "check", "train", "evaluate", "search", "tasks"):
+    for verb in ("show", "check", "train", "search"):
         assert any(command.startswith(f"eureka {verb}") for command in COMMANDS), verb
 
 
@@ -104,8 +104,8 @@ def test_the_arm_learns(walk):
     result = walk.result("human")
     assert result["status"] == "ok" and result["fitness_unit"] == "m"
     assert result["fitness"] > -0.2
-    measured = float(re.search(r"-0\.\d+", walk.output("eureka evaluate"))[0])  # type: ignore[index]
-    assert measured == pytest.approx(result["fitness"], abs=0.05)
+    printed = re.search(r"fitness (-\d\.\d+)", walk.output("eureka train"))
+    assert printed and float(printed[1]) == pytest.approx(result["fitness"], abs=1e-3)
 
 
 def test_doing_nothing_is_far_worse(tmp_path):
@@ -132,5 +132,4 @@ def test_the_search_reports_and_keeps_its_best(walk):
 
 
 def test_the_installed_task_has_a_name(walk):
-    assert re.search(r"^reacher +move the arm's tip", walk.output("eureka tasks"), re.MULTILINE)
     assert walk.printed["eureka show reacher"] == walk.printed["eureka show reacher.py"]
