@@ -23,7 +23,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "ppo": {
             "hidden_dims": (64, 64),
             "gamma": 0.99,
-            "entropy_coef": 0.02,
+            "entropy_coef": 0.01,
             "desired_kl": 0.02,
             "num_mini_batches": 2,
         },

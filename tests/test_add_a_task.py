@@ -108,6 +108,23 @@ def test_the_arm_learns(walk):
     assert printed and float(printed[1]) == pytest.approx(result["fitness"], abs=1e-3)
 
 
+def test_the_arm_ends_up_within_centimetres(walk):
+    """The page says so: where the tip is when an episode ends, in the middle of 128 of them."""
+    from rl.checkpoint import latest, load_policy
+    from tasks.env import make_env
+    from tasks.registry import make
+
+    task = make(str(walk.folder / "reacher.py"))
+    checkpoint = latest(walk.folder / "runs" / "human")
+    assert checkpoint is not None
+    policy = load_policy(checkpoint, task)
+    env = make_env(task, 128, seed=77, num_threads=1)
+    for _ in range(env.max_episode_steps):
+        step = env.step(policy(env.observe()))
+    assert step.truncated.all()
+    assert step.signals["target_distance"].median() < 0.06
+
+
 def test_doing_nothing_is_far_worse(tmp_path):
     """What the bound above is worth: the held-out distance of an arm that is left alone."""
     from tasks.env import make_env
@@ -122,13 +139,11 @@ def test_doing_nothing_is_far_worse(tmp_path):
 def test_the_search_reports_and_keeps_its_best(walk):
     search = walk.folder / "runs" / "search"
     printed = walk.output("eureka search")
-    assert "report.html" in printed and "human" in printed and "sparse" in printed
+    assert "best reward: g0" in printed and "report.html" in printed
     assert (search / "report.html").stat().st_size > 5000
     assert (search / "done").exists()
     assert (search / "best" / "reward.py").is_file()
     assert len(list((search / "candidates").iterdir())) == 4
-    # The best reward was trained anew beside the two that were found by their names.
-    assert {path.name.partition("_")[0] for path in (search / "final").iterdir()} == {"final", "human", "sparse"}
 
 
 def test_the_installed_task_has_a_name(walk):

@@ -2,8 +2,7 @@
 
 The smooth reward of dm_control's cartpole swing-up: the product of four factors, each 1 at best. Upright is linear in
 the cosine of the pole's angle; centred and slow are bell curves that have fallen to 0.1 at 2 m and at 5 rad/s, of which
-half is always granted; small actions lift the product by up to a quarter. That product hardly minds where the pole is
-held, so a fifth term is added: a bell curve of 1 m in the cart's place, counted only where the pole is near upright.
+half is always granted; small actions lift the product by up to a quarter.
 """
 
 import math
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 CENTRE_MARGIN_M = 2.0
-HOLD_MARGIN_M = 1.0
 VELOCITY_MARGIN_RAD_S = 5.0
 BELL = 2.0 * math.log(10.0)
 
@@ -28,12 +26,10 @@ def compute_reward(
     centred = 0.5 * (1.0 + bell_curve(cart_position[:, 0], CENTRE_MARGIN_M))
     slow = 0.5 * (1.0 + bell_curve(pole_angular_velocity[:, 0], VELOCITY_MARGIN_RAD_S))
     small_action = 0.2 * (4.0 + torch.clamp(1.0 - torch.square(actions[:, 0]), min=0.0))
-    held = torch.clamp(pole_direction_w[:, 2], min=0.0) ** 4 * bell_curve(cart_position[:, 0], HOLD_MARGIN_M)
-    total = upright * centred * slow * small_action + held
+    total = upright * centred * slow * small_action
     return total, {
         "upright_linear": upright,
         "centred_gaussian": centred,
         "pole_velocity_gaussian": slow,
         "action_l2": small_action,
-        "upright_centred_gaussian": held,
     }
