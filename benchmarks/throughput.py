@@ -26,6 +26,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# As the command line and the workers do: spinning OpenMP threads would take the cores from the physics.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
 import torch
 from mujoco.batch import Batch
 

@@ -11,10 +11,15 @@ and the worst of each task.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+# As the command line and the workers do: spinning OpenMP threads would take the cores from the physics.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 import torch
 
