@@ -149,9 +149,7 @@ class CartpoleSwingup(_Cartpole):
     instruction = "swing the pole up and keep it upright near the centre of the track"
     control_dt_s = 0.04
     fitness_unit = "fraction"
-    fitness_doc = (
-        "fraction of the 10 s with the pole within 18 degrees of upright and the cart within 0.5 m of centre"
-    )
+    fitness_doc = "fraction of the 10 s with the pole within 18 degrees of upright and the cart within 0.5 m of centre"
     fitness_reduce = "mean"
 
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:

@@ -126,7 +126,8 @@ def test_swingup_never_ends_early_and_the_bumpers_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "degrees", "value"), [(0.0, 0.0, 1.0), (0.49, 18.0, 1.0), (0.51, 0.0, 0.0), (0.0, 18.5, 0.0), (0.0, 180.0, 0.0)]
+    ("x", "degrees", "value"),
+    [(0.0, 0.0, 1.0), (0.49, 18.0, 1.0), (0.51, 0.0, 0.0), (0.0, 18.5, 0.0), (0.0, 180.0, 0.0)],
 )
 def test_swingup_fitness_by_hand(x: float, degrees: float, value: float) -> None:
     env = make_env(CartpoleSwingup(), 1)

@@ -1,10 +1,11 @@
 """Human-written reward of cartpole-swingup.
 
-After the smooth reward of dm_control's cartpole swing-up: the product of four factors, each 1 at best. Upright is linear
-in the cosine of the pole's angle, slow is a bell curve that has fallen to 0.1 at 5 rad/s, and small actions lift the
-product by up to a quarter, as there. Two things differ. Slow counts in full where dm_control grants half of it, so that
-a pole that turns round and round earns next to nothing. Centred counts only as far as the pole is up, and then more (down
-to 0.3, by a bell curve of 1 m, instead of 0.5 by one of 2 m): the cart is free to swing the pole up, not to wander with it.
+After the smooth reward of dm_control's cartpole swing-up: the product of four factors, each 1 at best. Upright is
+linear in the cosine of the pole's angle, slow is a bell curve that has fallen to 0.1 at 5 rad/s, and small actions lift
+the product by up to a quarter, as there. Two things differ. Slow counts in full where dm_control grants half of it, so
+that a pole that turns round and round earns next to nothing. Centred counts only as far as the pole is up, and then
+more (down to 0.3, by a bell curve of 1 m, instead of 0.5 by one of 2 m): the cart is free to swing the pole up, but not
+to wander with it.
 """
 
 import math
