@@ -44,7 +44,7 @@ def final_trainings(
 ) -> list[Training]:
     """The trainings of the comparison: each role on each fresh seed.
 
-    A role without a reward program (a user's task that brings no human reward) is left out; `missing_roles` says so.
+    A role without a reward program (a user's task that brings no human reward) is left out.
     """
     assert best.source is not None
     wanted = {"final": RewardSource(best.source, best.candidate_id)}

@@ -173,8 +173,7 @@ def _write_files(folder: Path, candidate: Candidate, ask: Ask, reply: Reply) -> 
     """reward.py, prompt.md and reply.md of a candidate: the last attempt's, for people to read."""
     place = folder / "candidates" / candidate.candidate_id
     place.mkdir(parents=True, exist_ok=True)
-    prompt = "\n\n".join(f"# {message.role}\n\n{message.content}" for message in ask.messages)
-    write_atomic(place / "prompt.md", prompt.encode())
+    write_atomic(place / "prompt.md", prompts.as_markdown(ask.messages).encode())
     write_atomic(place / "reply.md", (reply.text or f"(no text: {reply.outcome} {reply.error or ''})").encode())
     if candidate.source is not None:
         write_atomic(place / "reward.py", candidate.source.encode())

@@ -6,7 +6,6 @@ starts afresh with the same request, so that a resumed search ends where an undi
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,9 @@ from typing import Any
 
 from eureka.executors.base import Ended, Executor, Job
 from eureka.listener import Listener
-from rl.record import REQUEST, RESULT, TrainRequest, read_json, read_request, write_request
+from rl.record import REQUEST, RESULT, TERMINATED, TrainRequest, read_json, read_request, write_request
 from tasks.errors import UserError
 
-TERMINATED = "Terminated"  # error type in the result of a worker that was ended by a signal
 _TICK_S = 0.5
 _GRACE_S = 30.0  # a worker ends itself at its time limit; the executor only ends one that does not
 _TRIES = 2  # what the infrastructure broke (a signal, no result written) is tried once more
@@ -120,8 +118,3 @@ def _result_of_failure(training: Training, ended: Ended) -> dict[str, Any]:
         "fitness": None,
         "fitness_std": None,
     }
-
-
-def with_seed(request: TrainRequest, run_id: str, seed: int) -> TrainRequest:
-    """The same training on another seed."""
-    return dataclasses.replace(request, run_id=run_id, seed=seed)

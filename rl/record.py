@@ -23,6 +23,8 @@ from tasks.errors import UserError
 SCHEMA = 1
 STATUSES = ("ok", "reward_error", "nonfinite_reward", "nonfinite_policy", "diverged", "time_limit", "error",
             "rejected")  # fmt: skip
+TERMINATED = "Terminated"
+"""Error type in the result of a worker that a signal ended: no verdict on its reward."""
 REQUEST, METRICS, RESULT = "request.json", "metrics.jsonl", "result.json"
 
 

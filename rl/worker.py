@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
-from rl.record import RESULT, TrainRequest, error_entry, make_result, read_request, write_json_atomic
+from rl.record import RESULT, TERMINATED, TrainRequest, error_entry, make_result, read_request, write_json_atomic
 from tasks.errors import UserError
 
 LOG = "worker.log"
@@ -64,7 +64,7 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False) -> dict[s
             write_json_atomic(run_dir / RESULT, result)
         return result
     except Terminated as exception:
-        error = error_entry("Terminated", f"terminated by {exception}")
+        error = error_entry(TERMINATED, f"terminated by {exception}")
     except UserError as exception:
         error = error_entry("UserError", str(exception))
     except Exception as exception:

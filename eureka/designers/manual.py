@@ -6,7 +6,6 @@ saved is not read half. Reply files that are there already count, so a search ca
 
 from __future__ import annotations
 
-import os
 import queue
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import TextIO
 
 from eureka.designers.base import Ask, DesignerConfig, DesignerStopped, Reply
 from eureka.prompts import as_markdown
+from rl.record import write_atomic
 from tasks.errors import UserError
 
 END = "END"
@@ -99,7 +99,7 @@ class ManualDesigner:
     def _write_prompt(self, ask: Ask) -> None:
         path = self.folder / f"{ask.ask_id}.prompt.md"
         text = HEADER.format(reply=self.reply_path(ask.ask_id).name) + as_markdown(ask.messages)
-        _write_whole(path, text)
+        write_atomic(path, text.encode())
 
     def _announce(self, waiting: dict[str, Ask]) -> None:
         files = ", ".join(self.reply_path(name).name for name in waiting)
@@ -152,7 +152,7 @@ class ManualDesigner:
             raise DesignerStopped(f"the terminal was closed: save replies in {self.folder}, then --resume.")
         if not text.strip():
             return
-        _write_whole(self.reply_path(open_asks[0]), text)
+        write_atomic(self.reply_path(open_asks[0]), text.encode())
         self._say(f"Took the reply to {open_asks[0]}." + (f" Next: {open_asks[1]}." if len(open_asks) > 1 else ""))
 
 
@@ -166,10 +166,3 @@ def _paste(terminal: TextIO, pasted: queue.SimpleQueue[str | None]) -> None:
         else:
             lines.append(line)
     pasted.put(None)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file under a temporary name first, so that it is never seen half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -7,7 +7,6 @@ order does not matter."""
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eureka.designers.base import Ask, DesignerConfig, Reply
+from rl.record import write_atomic, write_json_atomic
 from tasks.errors import UserError
 from tasks.registry import is_file_ref
 
@@ -147,7 +147,7 @@ def export_recording(search_dir: Path, out_dir: Path) -> Path:
         old.unlink()
     for ask_id, reply in sorted(replies.items()):
         if reply.text is not None:
-            _write_whole(folder / f"{ask_id}.md", reply.text)
+            write_atomic(folder / f"{ask_id}.md", reply.text.encode())
     recording = {
         "schema": SCHEMA,
         "task": task,
@@ -155,9 +155,9 @@ def export_recording(search_dir: Path, out_dir: Path) -> Path:
         "models": sorted({reply.model for reply in replies.values() if reply.model}),
         "replies": {ask_id: _facts(reply) for ask_id, reply in sorted(replies.items())},
     }
-    _write_whole(out_dir / "results.json", json.dumps(_results(database), indent=1) + "\n")
+    write_json_atomic(out_dir / "results.json", _results(database))
     path = out_dir / "recording.json"
-    _write_whole(path, json.dumps(recording, indent=2) + "\n")
+    write_json_atomic(path, recording)
     return path
 
 
@@ -268,9 +268,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, expected an object.")
     return value
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
