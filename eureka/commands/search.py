@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +67,7 @@ class Search:
 
     def run(self) -> int:
         """Search, and print what was found."""
-        if self.slots is not None and self.slots < 1:
+        if self.slots is not None and self.slots < 1:  # before a folder is made for the search
             raise UserError(f"--slots is {self.slots}; expected at least 1.")
         say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
         if self.resume is None:
@@ -77,7 +76,7 @@ class Search:
             folder, config, designer = self._go_on(self.resume, say)
         task = registry.make(config.task)
         config.training()  # a setting that cannot work is refused before anything is asked for
-        executor = LocalExecutor(self._slots(config), config.threads, visible_devices())
+        executor = LocalExecutor(self.slots, config.threads, visible_devices())
         terminal = Console(stderr=True).is_terminal
         listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
         listener.say(f"{task.name}: designer {designer.name}, {executor.slots} trainings at a time -> {folder}")
@@ -164,12 +163,6 @@ class Search:
         designer = create(config.designer, search_dir=folder, tokens_used=tokens, say=say, task_name=name)
         designer.check()
         return folder, config, designer
-
-    def _slots(self, config: SearchConfig) -> int:
-        if self.slots is not None:
-            return self.slots
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // config.threads)
 
 
 def _print(result: SearchResult, unit: str) -> None:

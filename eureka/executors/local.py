@@ -39,12 +39,6 @@ class _Process:
     asked_to_end_s: float | None = None
 
 
-def default_slots(cores: int, devices: int) -> int:
-    """Slots where the user names none: one a GPU, else one a core, since two trainings of one thread each outrun
-    one training of two."""
-    return devices if devices else max(1, cores)
-
-
 def visible_devices() -> list[str]:
     """CUDA devices this process may use, from CUDA_VISIBLE_DEVICES or the driver."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -59,7 +53,8 @@ class LocalExecutor:
     """Local processes.
 
     Args:
-        slots: Jobs at once; None chooses by cores and devices.
+        slots: Jobs at once; None takes as many as the cores bear with threads_per_slot, or one a core: two trainings of
+            one thread each outrun one training of two.
         threads_per_slot: CPU threads of each job; None shares the cores out evenly.
         devices: CUDA device names for the slots in turn; empty on a CPU.
 
@@ -72,7 +67,7 @@ class LocalExecutor:
     ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._devices = list(devices or [])
-        self.slots = default_slots(cores, len(self._devices)) if slots is None else slots
+        self.slots = max(1, cores // (threads_per_slot or 1)) if slots is None else slots
         if self.slots < 1:
             raise UserError(f"--slots is {self.slots}; expected at least 1.")
         self.threads_per_slot = max(1, cores // self.slots) if threads_per_slot is None else threads_per_slot
