@@ -59,13 +59,16 @@ class PPOConfig:
     """Whether observations are normalised by their running mean and deviation; the policy keeps these."""
     init_noise_std: float = 1.0
     """Standard deviation of the action noise at the start; actions run from -1 to 1."""
-    reward_scale: float = 1.0
-    """Factor on the reward before PPO sees it; statistics and fitness do not see it."""
+    use_clipped_value_loss: bool = True
+    """Whether the value may move by no more than clip_param in one update."""
+    reward_normalization: bool = True
+    """Whether PPO sees the reward divided by the running deviation of the discounted return, which makes
+    learning independent of the reward's scale; statistics and fitness see the reward as it is."""
 
     def __post_init__(self) -> None:
         _check_types(self, "ppo.")
         _need(self, "ppo.", "a number above 0", lambda v: v > 0, "learning_rate", "desired_kl", "clip_param",
-              "max_grad_norm", "init_noise_std", "reward_scale")  # fmt: skip
+              "max_grad_norm", "init_noise_std")  # fmt: skip
         _need(self, "ppo.", "a number of at least 0", lambda v: v >= 0, "entropy_coef", "value_loss_coef")
         _need(self, "ppo.", "a number from 0 to 1", lambda v: 0 <= v <= 1, "gamma", "lam")
         _need(self, "ppo.", "a whole number of at least 1", lambda v: v >= 1,

@@ -51,7 +51,6 @@ PRESETS: dict[str, Mapping[str, Any]] = {
             "gamma": 0.99,
             "init_noise_std": 0.6,
             "desired_kl": 0.016,
-            "reward_scale": 0.02,
         },
     },
     "humanoid-run": {
@@ -64,7 +63,6 @@ PRESETS: dict[str, Mapping[str, Any]] = {
             "gamma": 0.99,
             "init_noise_std": 0.6,
             "desired_kl": 0.016,
-            "reward_scale": 0.02,
         },
     },
 }

@@ -21,7 +21,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl.config import PPOConfig
-from rl.rsl_speed import DiagonalGaussian, ShuffledStorage
+from rl.rsl_speed import DiagonalGaussian, ShuffledStorage, split_rows
 from tasks.env import EnvStep, TaskEnv
 from tasks.signals import Signals
 
@@ -29,6 +29,9 @@ Reward = Callable[[Signals], tuple[Tensor, dict[str, Tensor]]]
 """Signals of N worlds -> total (N,), components (N,) each: a `rewards.trace.RewardFunction`."""
 
 OBSERVATION_GROUP = "policy"
+
+EQUAL_RETURNS = 1e-6
+"""A deviation below this is rounding: a constant reward has none."""
 
 
 @dataclass
@@ -41,17 +44,45 @@ class RewardedStep:
     components: dict[str, Tensor]
     """The program's components, (N,) each."""
     reward: Tensor
-    """(N,) what PPO learns from: total x reward_scale, and 0 where the world diverged."""
+    """(N,) what PPO learns from: the total, 0 where the world diverged, over the deviation of the return."""
+
+
+class ReturnDeviation:
+    """The running standard deviation of the discounted return, over all worlds and steps so far.
+
+    What Gymnasium's NormalizeReward divides by; after Engstrom et al. 2020, "Implementation matters in deep RL".
+    Mean and variance are merged batch by batch (Chan, Golub and LeVeque 1979). Stays on the device; nothing
+    waits for it.
+    """
+
+    def __init__(self, num_envs: int, gamma: float, device: str) -> None:
+        self.gamma = gamma
+        self.returns = torch.zeros(num_envs, device=device)
+        # count, mean, sum of squared differences from the mean
+        self.moments = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, reward: Tensor, done: Tensor) -> Tensor:
+        """Take in the rewards (N,) of one step; the deviation (), 1 as long as all returns are equal."""
+        returns = self.returns * self.gamma + reward
+        self.returns = torch.where(done, 0.0, returns)
+        n = len(reward)
+        count, mean, squares = self.moments
+        batch_var, batch_mean = torch.var_mean(returns.double(), correction=0)
+        delta, total = batch_mean - mean, count + n
+        squares = squares + batch_var * n + delta.square() * count * n / total
+        self.moments = torch.stack([total, mean + delta * n / total, squares])
+        deviation = (squares / total).sqrt().float()
+        return torch.where(deviation > EQUAL_RETURNS, deviation, 1.0)
 
 
 class RslVecEnv(VecEnv):
     """A task environment with a reward program, for rsl_rl."""
 
-    def __init__(self, env: TaskEnv, reward: Reward, reward_scale: float = 1.0) -> None:
-        """`env` stays the caller's to close."""
+    def __init__(self, env: TaskEnv, reward: Reward, deviation: ReturnDeviation | None = None) -> None:
+        """`env` stays the caller's to close. The reward is divided by `deviation`, if there is one."""
         self.env = env
         self.reward = reward
-        self.reward_scale = reward_scale
+        self.deviation = deviation
         self.num_envs = env.num_envs
         self.num_actions = env.num_actions
         self.max_episode_length = env.max_episode_steps
@@ -78,7 +109,9 @@ class RslVecEnv(VecEnv):
         bool}."""
         step = self.env.step(actions)
         total, components = self.reward(step.signals)
-        reward = torch.where(step.reasons["diverged"], 0.0, total * self.reward_scale)
+        reward = torch.where(step.reasons["diverged"], 0.0, total)
+        if self.deviation is not None:
+            reward = reward / self.deviation.add(reward, step.done)
         self.last = RewardedStep(step, total, components, reward)
         return self._wrap(step.observation), reward, step.done, {"time_outs": step.truncated}
 
@@ -92,11 +125,16 @@ def make_actor(num_observations: int, num_actions: int, config: PPOConfig) -> ML
     return _make_mlp(num_observations, num_actions, config, noise)
 
 
-def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int) -> PPO:
-    """rsl_rl's PPO with fresh networks (drawn from torch's global generator) for `env`."""
+def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int, threads: int = 1) -> PPO:
+    """rsl_rl's PPO with fresh networks (drawn from torch's global generator) for `env`.
+
+    On a CPU an update uses `threads` threads of its own, so torch should have one.
+    """
     num_observations = env.env.num_observations
     actor = make_actor(num_observations, env.num_actions, config)
     critic = _make_mlp(num_observations, 1, config, None)
+    for model in (actor, critic):
+        model.mlp = split_rows(model.mlp, threads)
     storage = ShuffledStorage(
         "rl", env.num_envs, steps_per_env, env.get_observations(), [env.num_actions], str(env.device)
     )
@@ -107,6 +145,7 @@ def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int) -> PPO:
         num_learning_epochs=config.num_learning_epochs,
         num_mini_batches=config.num_mini_batches,
         clip_param=config.clip_param,
+        use_clipped_value_loss=config.use_clipped_value_loss,
         gamma=config.gamma,
         lam=config.lam,
         value_loss_coef=config.value_loss_coef,

@@ -25,7 +25,7 @@ from rewards.trace import RewardError, RewardFunction, build_reward
 from rl import checkpoint
 from rl.evaluate import Evaluation, evaluate
 from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
-from rl.rsl_adapter import RewardedStep, RslVecEnv, make_ppo
+from rl.rsl_adapter import ReturnDeviation, RewardedStep, RslVecEnv, make_ppo
 from rl.statistics import TrainingStatistics
 from tasks import registry
 from tasks.env import make_env
@@ -139,7 +139,7 @@ class Training:
         self.env_steps = int(meta["env_steps"]) if meta else 0
         self.saved: str | None = found.name if found else None
         self.threads = request.threads or available_threads()
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(1)  # physics and updates bring their own threads
         torch.manual_seed(request.seed)
         # A resumed training must not replay the episodes of its first iterations.
         self.env = make_env(
@@ -149,8 +149,10 @@ class Training:
             num_threads=self.threads,
             device=request.device,
         )
-        self.vec_env = RslVecEnv(self.env, reward, config.ppo.reward_scale)
-        self.ppo = make_ppo(self.vec_env, config.ppo, config.steps_per_env)
+        self.deviation = ReturnDeviation(config.num_envs, config.ppo.gamma, request.device)
+        normalise = config.ppo.reward_normalization
+        self.vec_env = RslVecEnv(self.env, reward, self.deviation if normalise else None)
+        self.ppo = make_ppo(self.vec_env, config.ppo, config.steps_per_env, self.threads)
         self.meta = checkpoint.make_meta(
             task, request.task, self.env.num_observations, self.env.num_actions, config.ppo
         ) | {"reward_sha256": RewardSource(request.reward).sha256}
@@ -262,7 +264,12 @@ class Training:
 
     def save(self, fitness: float | None) -> None:
         """Write a checkpoint. `fitness`: of the training episodes of the iteration, for the meta file."""
-        state = {**self.ppo.save(), "torch_rng": torch.get_rng_state(), "iteration": self.iteration}
+        state = {
+            **self.ppo.save(),
+            "return_moments": self.deviation.moments,
+            "torch_rng": torch.get_rng_state(),
+            "iteration": self.iteration,
+        }
         meta = {**self.meta, "env_steps": self.env_steps, "training_fitness": fitness}
         self.saved = checkpoint.save(self.run_dir, self.iteration, state, meta).name
 
@@ -275,6 +282,7 @@ class Training:
         state = checkpoint.load_state(path, self.request.device)
         try:
             self.ppo.load(state, None, True)
+            self.deviation.moments = state["return_moments"]
             torch.set_rng_state(state["torch_rng"].cpu())
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"{path}: cannot resume ({' '.join(str(error).split())[:160]}).") from None

@@ -6,15 +6,18 @@ dt = 0.025 s.
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from rsl_rl.modules.distribution import GaussianDistribution
 from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
+from torch import nn
 
 from rl.config import PPOConfig
-from rl.rsl_adapter import RslVecEnv, make_ppo
-from rl.rsl_speed import DiagonalGaussian, ShuffledStorage
+from rl.rsl_adapter import ReturnDeviation, RslVecEnv, make_ppo
+from rl.rsl_speed import MIN_ROWS, DiagonalGaussian, ShuffledStorage, split_rows
 from tasks.env import make_env
 
 GAMMA = 0.9
@@ -45,12 +48,12 @@ def integrate(x: float, v: float, action: float) -> tuple[float, float]:
 def test_reward_is_that_of_the_state_before_the_reset(env):
     """World 1 leaves the rail: its reward is of the place where it left, its observation of the next
     episode."""
-    vec = RslVecEnv(env, position_reward, reward_scale=10.0)
+    vec = RslVecEnv(env, position_reward)
     observation, reward, done, extras = vec.step(torch.tensor([[0.5], [1.0]]))
     place_0, velocity_0 = integrate(0.0, 0.0, 0.5)
     place_1, _ = integrate(1.9, 2.0, 1.0)
     assert place_1 > 2.0
-    assert reward.tolist() == pytest.approx([10 * place_0, 10 * place_1], abs=1e-5)
+    assert reward.tolist() == pytest.approx([place_0, place_1], abs=1e-6)
     assert vec.last is not None
     assert vec.last.total.tolist() == pytest.approx([place_0, place_1], abs=1e-6)
     assert done.tolist() == [False, True]
@@ -103,11 +106,47 @@ def test_a_diverged_world_has_no_reward_and_fails(env):
         return torch.where(place > 1.5, torch.nan, 7.0), {"seven": torch.full_like(place, 7.0)}
 
     env.sim.step = lambda: setattr(env.sim, "_diverged", torch.tensor([False, True]))
-    vec = RslVecEnv(env, reward, reward_scale=2.0)
+    vec = RslVecEnv(env, reward)
     _, rewards, done, extras = vec.step(torch.zeros(2, 1))
-    assert rewards.tolist() == [14.0, 0.0]
+    assert rewards.tolist() == [7.0, 0.0]
     assert done.tolist() == [False, True]
     assert extras["time_outs"].tolist() == [False, False]
+
+
+def test_deviation_is_that_of_all_discounted_returns():
+    """Against the returns kept whole; an episode's end starts the return anew."""
+    generator = torch.Generator().manual_seed(0)
+    deviation, seen = ReturnDeviation(7, GAMMA, "cpu"), []
+    returns = torch.zeros(7)
+    for step in range(30):
+        reward = 5.0 + torch.randn(7, generator=generator) * (1 + step)
+        done = torch.rand(7, generator=generator) < 0.2
+        returns = GAMMA * returns + reward
+        seen.append(returns)
+        found = deviation.add(reward, done)
+        assert found.item() == pytest.approx(torch.stack(seen).std(correction=0).item(), rel=1e-5)
+        returns = returns * ~done
+
+
+def test_deviation_of_equal_returns_is_one():
+    deviation = ReturnDeviation(4, GAMMA, "cpu")
+    assert deviation.add(torch.full((4,), 1e6), torch.tensor([False, True, False, True])).item() == 1.0
+
+
+def test_learning_does_not_depend_on_the_scale_of_the_reward(env):
+    """Two worlds, the same actions: a reward in other units gives PPO the same rewards."""
+    seen = []
+    for unit in (1.0, 1000.0):
+        env.reset()
+        env.sim.set_state(torch.tensor([0, 1]), torch.tensor([[0.0], [0.5]]), torch.tensor([[0.0], [1.0]]))
+
+        def reward(signals, unit=unit):
+            return position_reward(signals)[0] * unit, {}
+
+        vec = RslVecEnv(env, reward, ReturnDeviation(2, GAMMA, "cpu"))
+        seen.append(torch.stack([vec.step(torch.tensor([[0.5], [-0.5]]))[1] for _ in range(5)]))
+    assert seen[0].abs().max() > 0.5
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-4, atol=1e-5)
 
 
 def test_construction_is_silent(env, capfd):
@@ -165,3 +204,49 @@ def test_gaussian_is_that_of_rsl_rl():
     sample = ours.sample()
     torch.testing.assert_close(sample.std(dim=0), ours.log_std_param.exp().detach(), rtol=0.02, atol=0.0)
     assert not sample.requires_grad
+
+
+@pytest.fixture
+def layers():
+    return nn.Sequential(nn.Linear(5, 16), nn.SiLU(), nn.Linear(16, 3)), torch.randn(2 * MIN_ROWS + 1, 5)
+
+
+def test_split_rows_give_the_same_values_and_gradients(layers):
+    plain, rows = layers
+    split = split_rows(plain, 2)
+    assert list(split.state_dict()) == list(plain.state_dict())
+    assert split[0].weight is plain[0].weight
+    results = []
+    for each in (plain, split):
+        plain.zero_grad()
+        output = each(rows)
+        output.pow(3).mean().backward()
+        results.append([output.detach(), *(p.grad.clone() for p in plain.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_rows_are_split_over_threads(layers):
+    """And only where that pays: not for few rows, not without gradients."""
+    plain, rows = layers
+    seen = []
+    plain[1].register_forward_hook(lambda *_: seen.append(threading.get_ident()))
+    split = split_rows(plain, 2)
+    split(rows)
+    assert len(set(seen)) == 2 and threading.get_ident() in seen
+    for few in (lambda: split(rows[: 2 * MIN_ROWS - 1]), lambda: torch.inference_mode()(split)(rows)):
+        seen.clear()
+        few()
+        assert seen == [threading.get_ident()]
+
+
+def test_an_error_in_another_thread_is_raised(layers):
+    plain, rows = layers
+
+    def fail(module, args):
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("in another thread")
+
+    plain[1].register_forward_pre_hook(fail)
+    with pytest.raises(ValueError, match="in another thread"):
+        split_rows(plain, 2)(rows)

@@ -198,6 +198,8 @@ def test_resume_restores_what_was_learnt(make_request, tmp_path):
         moments = training.ppo.optimizer.state_dict()["state"]
         assert torch.equal(moments[0]["exp_avg"], state["optimizer_state_dict"]["state"][0]["exp_avg"])
         assert moments[0]["exp_avg"].any()
+        assert torch.equal(training.deviation.moments, state["return_moments"])
+        assert training.deviation.moments[0] == 3 * 320
     finally:
         training.close()
 
