@@ -43,6 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "play": Entry("eureka.commands.policies:Play", "film a trained policy, or watch it in a window"),
     "export": Entry("eureka.commands.policies:Export", "write a trained policy as ONNX"),
     "report": Entry("eureka.commands.report:Report", "write the page of a search anew"),
+    "record": Entry("eureka.commands.report:Record", "keep a search's replies in a folder that can be replayed"),
     "doctor": Entry("eureka.commands.doctor:Doctor", "what works on this machine, and how to mend what does not"),
 }
 

@@ -1,4 +1,4 @@
-"""`eureka report`: the page of a search."""
+"""`eureka report` and `eureka record`: what a search leaves to be shown, and to be run again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from eureka.designers.replay import export_recording
 from eureka.report import write_report
 from eureka.search_config import CONFIG_FILE, load_config
 from tasks.errors import UserError
@@ -22,8 +23,32 @@ class Report:
 
     def run(self) -> int:
         """Write the page and print its path."""
-        if self.folder.is_file():
-            raise UserError(f"{self.folder} is a file, expected the folder of a search, which holds {CONFIG_FILE}.")
-        load_config(self.folder)  # says in one line what is wrong with the folder
+        _require_search(self.folder)
         print(write_report(self.folder))
         return 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """Keep a search's replies and settings as text files. `eureka search --designer replay --replay-from OUT` runs it
+    again without a model."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SEARCH_FOLDER")]
+    """Folder of a search; it is only read."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """Folder to write; replies of an earlier recording in it are replaced."""
+
+    def run(self) -> int:
+        """Write the folder and print where it is."""
+        _require_search(self.folder)
+        try:
+            print(export_recording(self.folder, self.out).parent)
+        except OSError as error:
+            raise UserError(f"cannot write {self.out}: {error.strerror}; choose another folder.") from None
+        return 0
+
+
+def _require_search(folder: Path) -> None:
+    if folder.is_file():
+        raise UserError(f"{folder} is a file, expected the folder of a search, which holds {CONFIG_FILE}.")
+    load_config(folder)  # says in one line what is wrong with the folder

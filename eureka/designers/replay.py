@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eureka.designers.base import Ask, DesignerConfig, Reply
-from rl.record import write_atomic, write_json_atomic
+from rl.record import read_json, write_atomic, write_json_atomic
 from tasks.errors import UserError
 from tasks.registry import is_file_ref
 
@@ -261,10 +261,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}).") from error
+    value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, expected an object.")
     return value

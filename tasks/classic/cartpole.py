@@ -37,8 +37,8 @@ MAX_CART_POSITION_M = 2.4
 SWINGUP_CART_M, SWINGUP_CART_M_S = 0.1, 0.1
 """Cart's place and velocity at the start, uniform around 0."""
 SWINGUP_POLE_RAD, SWINGUP_POLE_RAD_S = 0.1, 0.1
-"""Pole's angle and velocity at the start, uniform around hanging straight down; dm_control's swing-up, whose normal noise
-of 0.01 is widened so that no two worlds move alike."""
+"""Pole's angle and velocity at the start, uniform around hanging straight down; dm_control's swing-up with wider noise,
+so that no two worlds move alike."""
 
 FITNESS_SECONDS = 10.0
 """A step without failure counts as the whole time limit; their mean over the limit is the time until failure."""

@@ -185,6 +185,21 @@ def test_the_report_is_written_anew(eureka, search_folder):
     assert Path("copy/report.html").stat().st_size > 5000
 
 
+def test_a_search_can_be_recorded_and_run_again(eureka, search_folder):
+    code, out, _ = eureka("record", search_folder, "kept")
+    assert code == 0 and out.strip() == "kept"
+    replies = [path.stem for path in sorted(Path("kept/replies").glob("*.md"))]
+    assert replies == ["g01_c00_r0", "g01_c01_r0"]
+    code, _, _ = eureka("search", SLIDER, "--designer", "replay", "--replay-from", "kept", "--out", "again")
+    assert code == 0
+    assert [path.read_text() for path in sorted(Path("again").rglob("reward.py"))] == [
+        path.read_text() for path in sorted(search_folder.rglob("reward.py"))
+    ]
+    for wrong in (["nowhere", "kept2"], [SLIDER, "kept2"]):
+        code, _, err = eureka("record", *wrong)
+        assert_one_line(code, err, str(wrong[0]))
+
+
 def test_the_best_of_a_search_can_be_trained_measured_and_exported(eureka, search_folder):
     code, out, _ = eureka("train", SLIDER, "--reward", search_folder, "--iterations", 2, "--out", "run", "--json")
     assert code == 0 and json.loads(out)["status"] == "ok"

@@ -123,7 +123,7 @@ def test_a_recording_that_cannot_be_used_says_so(tmp_path: Path) -> None:
         (recorded(tmp_path / "empty", replies=()), None, "holds no replies"),
         (recorded(tmp_path / "ant"), "humanoid-run", "is of task 'ant-run', not 'humanoid-run'"),
         (damaged, None, "cannot be read as a search's database"),
-        (other, None, "cannot be read as JSON"),
+        (other, None, "not valid JSON"),
         (newer, None, "schema 99"),
     ):
         with pytest.raises(UserError, match=words) as refused:
