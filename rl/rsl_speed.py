@@ -11,7 +11,6 @@ Axes: B samples, A action.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -116,7 +115,8 @@ class DiagonalGaussian(GaussianDistribution):
 
 def split_rows(layers: nn.Sequential, threads: int) -> nn.Sequential:
     """`layers` with the same parameters and names; training passes put the rows of (B, I) on `threads` threads."""
-    return RowSplit(OrderedDict(layers.named_children()), threads) if threads > 1 else layers
+    # Not named_children(): rsl_rl uses one activation object for all layers, and that lists it once.
+    return RowSplit(list(layers), threads) if threads > 1 else layers
 
 
 class RowSplit(nn.Sequential):
@@ -125,8 +125,8 @@ class RowSplit(nn.Sequential):
     Use it with one intra-operation thread (`torch.set_num_threads(1)`), or torch's threads fight with these.
     """
 
-    def __init__(self, layers: OrderedDict[str, nn.Module], threads: int) -> None:
-        super().__init__(layers)
+    def __init__(self, layers: Sequence[nn.Module], threads: int) -> None:
+        super().__init__(*layers)
         self._threads = _Threads(threads)
 
     def forward(self, input: Tensor) -> Tensor:
