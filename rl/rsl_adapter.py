@@ -134,7 +134,7 @@ def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int, threads: int
     actor = make_actor(num_observations, env.num_actions, config)
     critic = _make_mlp(num_observations, 1, config, None)
     for model in (actor, critic):
-        model.mlp = split_rows(model.mlp, threads)
+        model.mlp = split_rows(model.mlp, threads)  # pyright: ignore[reportAttributeAccessIssue]
     storage = ShuffledStorage(
         "rl", env.num_envs, steps_per_env, env.get_observations(), [env.num_actions], str(env.device)
     )
