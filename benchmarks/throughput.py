@@ -133,7 +133,7 @@ def train_stepper(run: Training) -> Callable[[], int]:
 def measure(name: str, num_envs: int, threads: int, seconds: float, rounds: int) -> dict[str, float]:
     """Median control steps per second of raw, env and train."""
     task = registry.make(name)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # as a training does: physics and updates bring their own threads
     with tempfile.TemporaryDirectory() as folder:
         run = training(task, num_envs, threads, folder)
         steppers = {
