@@ -14,7 +14,7 @@ from pathlib import Path
 from eureka import prompts
 from eureka.archive import Archive
 from eureka.candidate import Candidate, Status, ask_id, candidate_id
-from eureka.designers.base import Ask, DesignContext, Designer, Reply
+from eureka.designers.base import Ask, DesignContext, Designer, Reply, StoringDesigner
 from eureka.listener import Listener
 from rewards.gate import Verdict, admit_many
 from rl.record import write_atomic
@@ -136,6 +136,8 @@ def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener
         archive.add_reply(reply)
         listener.reply_arrived(reply)
 
+    if isinstance(designer, StoringDesigner):
+        designer.store_in(archive)
     if missing:
         designer.answer(missing, on_reply)
         unanswered = sorted(wanted - set(arrived))
