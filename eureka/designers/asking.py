@@ -135,17 +135,15 @@ class Asking:
 
     def _start_ready(self) -> None:
         """Starts requests for which there is time, room and budget."""
+        if self._waiting and not self._in_flight and self._stop is None and self._over_budget():
+            self._stop = DesignerStopped(self._endpoint.budget_line())
         now = time.monotonic()
-        if now < self._pause_until():
+        if self._stop is not None or now < self._pause_until():
             return
         # Those that were tried come first: their deadline runs.
         self._waiting.sort(key=lambda c: (c.started_s is None, c.ready_s))
         for conversation in [c for c in self._waiting if c.ready_s <= now]:
-            if self._stop is not None or self._room() < 1:
-                return
-            if self._over_budget():
-                if not self._in_flight:
-                    self._stop = DesignerStopped(self._endpoint.budget_line())
+            if self._room() < 1 or self._over_budget():
                 return
             self._waiting.remove(conversation)
             self._start(conversation, now)
@@ -224,7 +222,7 @@ class Asking:
         if answer.fatal:
             self._end(answer)
             return False
-        if (answer.retry_after_s or 0.0) > self._config.max_retry_after_s:
+        if answer.transient and (answer.retry_after_s or 0.0) > self._config.max_retry_after_s:
             way_out = (
                 f"it asks for a wait of {answer.retry_after_s:.0f} s: go on with --resume after that, or raise "
                 f"--max-retry-after-s, which is {self._config.max_retry_after_s:g}"
@@ -237,7 +235,8 @@ class Asking:
         conversation.second_chance = conversation.second_chance and not answer.once
         wait_s = self._back_off.wait_s(conversation.attempt, conversation.rng)
         if answer.retry_after_s is not None:
-            wait_s = answer.retry_after_s * (1.0 + JITTER * conversation.rng.random())
+            asked_s = answer.retry_after_s * (1.0 + JITTER * conversation.rng.random())
+            wait_s = max(asked_s, min(wait_s, self._back_off.first_s))  # some servers ask for 0 s over and over
             self._hold_until = max(self._hold_until, now + answer.retry_after_s)
         conversation.ready_s = now + wait_s
         conversation.attempt += 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from eureka.designers.base import Designer, DesignerConfig
 from eureka.designers.evolution import EvolutionDesigner
+from eureka.designers.key import api_key
 from eureka.designers.manual import ManualDesigner
 from eureka.designers.openai import OpenAIDesigner
 from eureka.designers.replay import ReplayDesigner
@@ -27,7 +27,7 @@ def resolve(name: str) -> str:
         raise UserError(f"unknown designer {name!r}; expected one of {', '.join(DESIGNERS)}.{near}")
     if name != "auto":
         return name
-    return "openai" if os.environ.get("OPENAI_API_KEY", "").strip() else "evolution"
+    return "openai" if api_key() else "evolution"
 
 
 def create(

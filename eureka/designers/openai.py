@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eureka.designers import chat
+from eureka.designers import chat, key
 from eureka.designers.asking import Asking, Conversation
 from eureka.designers.base import Ask, DesignerConfig, ExchangeStore, Reply
 from eureka.designers.redaction import Redaction
@@ -54,7 +54,7 @@ class OpenAIDesigner:
         self.base_url = (config.base_url or os.environ.get("OPENAI_BASE_URL", "")).strip() or DEFAULT_BASE_URL
         self.tokens_used = tokens_used
         self._back_off = back_off or BackOff()
-        self._key = (api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")).strip()
+        self._key = (api_key if api_key is not None else key.api_key()).strip()
         self._breaker = breaker or Breaker()
         self._redaction = Redaction(self._key, _password(self.base_url))
         self._store: ExchangeStore | None = None

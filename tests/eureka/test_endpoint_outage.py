@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 import time
@@ -17,7 +18,7 @@ from tasks.errors import UserError
 from tasks.signals import Signal, SignalTable
 from tests.eureka.chat_server import KEY, Behaviour, ChatServer, Request, error, html, reply
 from tests.eureka.endpoint_faults import CODE
-from tests.eureka.test_endpoint_faults import prompts, search_round
+from tests.eureka.endpoint_round import prompts, search_round
 
 CONTEXT = DesignContext("t", "move", SignalTable([Signal("actions", 2, "1", "joint", "action", "actions")]))
 
@@ -94,7 +95,7 @@ def test_an_endpoint_that_comes_back_is_found_by_single_requests() -> None:
     ]
     # Four may be in flight when it opens; those after them are probes, a pause apart.
     probes = times[7:11]
-    assert all(later - earlier > 0.09 for earlier, later in zip(probes, probes[1:], strict=False))
+    assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(probes))
 
 
 def test_one_ask_that_always_fails_does_not_stop_the_others() -> None:
@@ -126,6 +127,28 @@ def test_refused_connections_leave_the_search_as_it_was(tmp_path: Path) -> None:
         judged = search_round(tmp_path, server)
         assert prompts(server) == ["write g01_c00", "write g01_c01"]
     assert {str(c.status) for c in judged.values()} == {"accepted"}
+
+
+def test_a_hung_tls_handshake_ends_in_time() -> None:
+    """The other side takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        replies: list[Reply] = []
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/v1"
+        started = time.monotonic()
+        designer(url, retries=0, request_timeout_s=0.5).answer(asks(1), replies.append)
+        assert time.monotonic() - started < 2.5
+    assert [r.outcome for r in replies] == ["timeout"]
+
+
+def test_a_spent_budget_stops_also_while_the_endpoint_asks_to_wait() -> None:
+    """The first reply spends the budget, the second asks for a pause: nothing is waited for."""
+    with ChatServer([reply("there"), error(429, headers={"Retry-After": "9"})]) as server:
+        replies: list[Reply] = []
+        started = time.monotonic()
+        with pytest.raises(DesignerStopped, match="--max-tokens-total"):
+            designer(server.base_url, parallel=2, max_tokens_total=150).answer(asks(4), replies.append)
+        assert time.monotonic() - started < 3
+    assert len(replies) == 1
 
 
 def test_a_deadline_holds_over_all_tries() -> None:
