@@ -167,7 +167,7 @@ class DesignerStopped(UserError):
 
     def __init__(self, line: str, outcome: Outcome | None = None) -> None:
         super().__init__(line)
-        self.outcome = outcome
+        self.outcome: Outcome | None = outcome
 
 
 class Designer(Protocol):
