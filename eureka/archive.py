@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eureka.candidate import Candidate, Status, best
-from eureka.designers.base import Ask, Reply
+from eureka.designers.base import Ask, Exchange, Reply
 from tasks.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -38,6 +38,16 @@ CREATE TABLE runs (
     status TEXT NOT NULL, fitness REAL, fitness_std REAL, result_json TEXT NOT NULL);
 CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
+
+# Added to databases that were made without it; a version that does not know it is not disturbed by it.
+_EXCHANGES = """
+CREATE TABLE IF NOT EXISTS exchanges (
+    id INTEGER PRIMARY KEY, ask_id TEXT NOT NULL, status INTEGER, body BLOB NOT NULL, complete INTEGER NOT NULL,
+    error TEXT, wall_s REAL NOT NULL, created_s REAL NOT NULL)
+"""
+EXCHANGES_LIMIT = 256 * 2**20
+"""Bytes of raw answers one search keeps whole; of further ones the first `EXCHANGE_HEAD` bytes."""
+EXCHANGE_HEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,7 @@ class Archive:
                         if statement.strip():
                             self._db.execute(statement)
                     self._set("schema_version", SCHEMA_VERSION)
+            self._db.execute(_EXCHANGES)
         except sqlite3.DatabaseError as error:
             raise UserError(
                 f"{path} is damaged ({error}); it was left as it is. Restore it from a copy, or start a new search."
@@ -177,6 +188,34 @@ class Archive:
         )
         with self._transaction():
             self._db.execute("INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def add_exchange(self, exchange: Exchange) -> None:
+        """Store what one request brought, before it is read."""
+        kept = self._db.execute("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM exchanges").fetchone()[0]
+        whole = kept + len(exchange.body) <= EXCHANGES_LIMIT
+        row = (
+            exchange.ask_id,
+            exchange.status,
+            exchange.body if whole else exchange.body[:EXCHANGE_HEAD],
+            exchange.complete and (whole or len(exchange.body) <= EXCHANGE_HEAD),
+            exchange.error,
+            exchange.wall_s,
+            time.time(),
+        )
+        fields = "ask_id, status, body, complete, error, wall_s, created_s"
+        with self._transaction():
+            self._db.execute(f"INSERT INTO exchanges ({fields}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def exchanges(self, ask_id: str) -> list[Exchange]:
+        """What the requests of an ask brought, in the order of arrival."""
+        fields = "ask_id, status, body, complete, error, wall_s"
+        rows = self._db.execute(f"SELECT {fields} FROM exchanges WHERE ask_id=? ORDER BY id", (ask_id,))
+        return [Exchange(**{**dict(row), "complete": bool(row["complete"])}) for row in rows]
+
+    def last_exchange(self, ask_id: str) -> Exchange | None:
+        """The latest exchange of an ask."""
+        found = self.exchanges(ask_id)
+        return found[-1] if found else None
 
     def drop_reply(self, ask_id: str) -> None:
         """Forget an answer that was no answer (an outage), so that it is asked again."""

@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tyro
 
+from eureka.designers.key import withheld
 from tasks.errors import UserError, did_you_mean
 
 
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _run(words)
+        with withheld():
+            return _run(words)
     except UserError as error:
         return _fail(_one_line(str(error)), error.exit_code, debug)
     except KeyboardInterrupt as error:

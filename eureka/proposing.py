@@ -14,7 +14,7 @@ from pathlib import Path
 from eureka import prompts
 from eureka.archive import Archive
 from eureka.candidate import Candidate, Status, ask_id, candidate_id
-from eureka.designers.base import Ask, DesignContext, Designer, Reply
+from eureka.designers.base import Ask, DesignContext, Designer, DesignerStopped, Reply, StoringDesigner
 from eureka.listener import Listener
 from rewards.gate import Verdict, admit_many
 from rl.record import write_atomic
@@ -67,7 +67,8 @@ def propose(
         All candidates, judged.
 
     Raises:
-        UserError: the endpoint gave nothing but outages; nothing of that round is kept, so a resume asks again.
+        DesignerStopped: the designer cannot go on, or gave nothing but outages, of which none is kept, so that a resume
+            asks again. What had arrived is stored.
     """
     judged = {c.candidate_id: c for c in candidates if c.status is not Status.PROPOSED}
     open_asks = {c.candidate_id: first_asks[c.candidate_id] for c in candidates if c.status is Status.PROPOSED}
@@ -136,6 +137,8 @@ def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener
         archive.add_reply(reply)
         listener.reply_arrived(reply)
 
+    if isinstance(designer, StoringDesigner):
+        designer.store_in(archive)
     if missing:
         designer.answer(missing, on_reply)
         unanswered = sorted(wanted - set(arrived))
@@ -147,9 +150,10 @@ def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener
             for name in arrived:
                 archive.drop_reply(name)
             first = next(iter(arrived.values()))
-            raise UserError(
+            raise DesignerStopped(
                 f"designer '{designer.name}': no reply arrived ({first.outcome}: {first.error}); "
-                "the search is kept, resume it when the endpoint answers again."
+                "the search is kept, resume it when the endpoint answers again.",
+                first.outcome,
             )
     return {ask.ask_id: arrived.get(ask.ask_id) or known[ask.ask_id] for ask in asks}
 

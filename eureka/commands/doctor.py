@@ -166,9 +166,10 @@ def _ffmpeg() -> Iterator[Finding]:
 
 def _endpoint() -> Iterator[Finding]:
     from eureka.designers.base import DesignerConfig
+    from eureka.designers.key import api_key
     from eureka.designers.openai import DEFAULT_BASE_URL, OpenAIDesigner
 
-    key = bool(os.environ.get("OPENAI_API_KEY", "").strip())
+    key = bool(api_key())
     model = os.environ.get("OPENAI_MODEL", "").strip()
     url = os.environ.get("OPENAI_BASE_URL", "").strip() or DEFAULT_BASE_URL
     place = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()

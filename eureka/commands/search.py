@@ -14,7 +14,7 @@ from rich.console import Console
 from eureka.archive import Archive
 from eureka.commands.places import parse_settings, with_settings
 from eureka.commands.progress import LiveListener, ProgressListener
-from eureka.designers.base import Designer, DesignerConfig
+from eureka.designers.base import Designer, DesignerConfig, DesignerStopped
 from eureka.designers.create import create, resolve
 from eureka.designers.replay import recorded_settings
 from eureka.executors.local import LocalExecutor, visible_devices
@@ -82,6 +82,9 @@ class Search:
         listener.say(f"{task.name}: designer {designer.name}, {executor.slots} trainings at a time -> {folder}")
         try:
             result = run_search(folder, config, designer, executor, listener)
+        except DesignerStopped as stopped:
+            line = f"{stopped} The search is kept: eureka search --resume {folder}"
+            raise DesignerStopped(line, stopped.outcome) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with eureka search --resume {folder}") from None
         finally:

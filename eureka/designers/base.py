@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from eureka.candidate import Candidate
 from tasks.errors import UserError
@@ -124,8 +124,50 @@ class Reply:
         return bool(self.text and self.text.strip()) and self.outcome in ("ok", "truncated")
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """One request to an endpoint and what it brought, before anything in it was read.
+
+    Attributes:
+        ask_id: the ask it was made for.
+        status: HTTP status; None where no answer began.
+        body: the bytes that came, without the endpoint's key; at most `eureka.designers.transport.BODY_LIMIT`.
+        complete: whether `body` is the whole answer.
+        error: one line on what went wrong on the way.
+        wall_s: seconds it took.
+    """
+
+    ask_id: str
+    status: int | None
+    body: bytes
+    complete: bool
+    error: str | None
+    wall_s: float
+
+
+class ExchangeStore(Protocol):
+    """Where exchanges are kept before they are read."""
+
+    def add_exchange(self, exchange: Exchange) -> None:
+        """Stores one; what this acknowledged survives a kill."""
+        ...
+
+    def last_exchange(self, ask_id: str) -> Exchange | None:
+        """The latest one of an ask."""
+        ...
+
+
 class DesignerStopped(UserError):
-    """The designer cannot go on (quota, key, budget, time). What had arrived was delivered before."""
+    """The designer cannot go on (quota, key, budget, time). What had arrived was delivered before.
+
+    Args:
+        line: what happened, and how to go on.
+        outcome: of the request that made it stop; None where it was none.
+    """
+
+    def __init__(self, line: str, outcome: Outcome | None = None) -> None:
+        super().__init__(line)
+        self.outcome: Outcome | None = outcome
 
 
 class Designer(Protocol):
@@ -155,6 +197,15 @@ class Designer(Protocol):
         ...
 
 
+@runtime_checkable
+class StoringDesigner(Designer, Protocol):
+    """A designer that pays for its replies, and therefore has them stored before it reads them."""
+
+    def store_in(self, store: ExchangeStore) -> None:
+        """Names the store; a complete answer that it holds for an open ask is read instead of paid for again."""
+        ...
+
+
 @dataclass(frozen=True)
 class DesignerConfig:
     """Who writes the rewards, and how it is reached."""
@@ -177,6 +228,8 @@ class DesignerConfig:
     """Seconds one request may take in total."""
     ask_deadline_s: float = 600.0
     """Seconds one reply may take in total, retries and waiting included."""
+    max_retry_after_s: float = 300.0
+    """Longest wait that an endpoint may ask for (Retry-After); beyond it the search stops, to be resumed later."""
     retries: int = 5
     """Further tries after a failure that may pass: 429, 408, 409, 5xx, dropped connection, timeout."""
     price_in: float | None = None

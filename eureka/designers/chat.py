@@ -3,7 +3,7 @@
 Endpoints that call themselves compatible return, with status 200, web pages, error objects, `choices` that
 are missing, null or empty, content that is null or a list of parts, and functions cut in half. Each has its
 own outcome here, and each outcome says whether another try can help (`transient`) and whether any further ask
-is pointless (`fatal`)."""
+is pointless (`fatal`). All text that comes out can be stored: it is valid Unicode, and counts fit a database."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from eureka.designers.base import Outcome
+from eureka.designers.transport import Received
 
 QUOTA_CODES = (
     "insufficient_quota",
@@ -29,6 +30,11 @@ QUOTA_CODES = (
 # 408 request timeout, 409 lock conflict, 425 too early; 5xx are added below.
 TRANSIENT_STATUS = (408, 409, 425)
 ERROR_CAP = 300  # characters of a server's own words that go into one line
+NAME_CAP = 200  # characters of a model's name
+MOST_TOKENS = 10**9  # of one exchange; what is above is no count
+FINISHED_BY_FILTER = ("content_filter", "safety")
+FINISHED_BY_LENGTH = ("length", "max_tokens")
+TEXT_PARTS = ("text", "output_text", None)
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,46 @@ class Answer:
 
 
 def one_line(text: object, cap: int = ERROR_CAP) -> str:
-    """`text` with runs of white space as one blank, cut after `cap` characters."""
-    line = " ".join(str(text).split())
+    """`text` with runs of white space as one blank, without control characters, cut after `cap` characters."""
+    words = "".join(c if c.isprintable() else " " for c in _unicode(str(text)[: 4 * cap]))
+    line = " ".join(words.split())
     return line if len(line) <= cap else line[: cap - 3] + "..."
+
+
+def _unicode(text: str) -> str:
+    """`text` with a mark for each half of a surrogate pair, which JSON may hold and no file or database takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def understand(received: Received) -> Answer:
+    """Reads what a request for a completion brought, whole or not."""
+    if received.status is not None and not 200 <= received.status < 300:
+        return rejection(received)
+    if received.problem in ("timeout", "network"):
+        return Answer(received.problem, error=received.note, transient=True)
+    if received.problem is not None:
+        return Answer("malformed", error=received.note)
+    return completion(received.body)
+
+
+def holds_reply(answer: Answer) -> bool:
+    """Whether this is what the model had to say, or a final no, so that the same request need not be made again."""
+    return answer.outcome in ("ok", "truncated", "refused", "filtered")
+
+
+def rejection(received: Received) -> Answer:
+    """Reads an answer whose status is not 2xx; its body may be cut."""
+    status = received.status or 0
+    if status < 400:
+        where = urlsplit(received.headers.get("location", ""))
+        place = f"{where.scheme}://{where.netloc.rpartition('@')[2]}{where.path}" if where.netloc else where.path
+        words = f"it sends requests on to {one_line(place, 120)!r}, which is not followed, since the key would go along"
+        return Answer("bad_request", error=f"status {status}: {words}", fatal=True)
+    try:
+        body = read_body(received.body)
+    except ValueError:
+        body = received.body.decode("utf-8", "replace")
+    return failure(status, received.headers, body)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
@@ -78,7 +121,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return max(0.0, seconds)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None  # neither a number nor a date: as if the header were not there
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -104,10 +147,12 @@ def read_body(body: bytes) -> Any:
         return json.loads(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"the endpoint sent invalid UTF-8 (byte {error.start})") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of ValueError also: a number of more than 4300 digits
         start = body.lstrip()[:200].lower()
         if start.startswith(b"<"):
             raise ValueError("the endpoint sent a web page instead of JSON; is OPENAI_BASE_URL right?") from error
+        if start.startswith((b"data:", b"event:", b":")):
+            raise ValueError("the endpoint sent a stream of events, which was not asked for") from error
         raise ValueError(f"the endpoint sent invalid JSON ({len(body)} bytes)") from error
 
 
@@ -122,7 +167,7 @@ def completion(body: bytes) -> Answer:
     if data.get("choices") is None and data.get("error"):
         return _error_in_success(data)
     tokens_in, tokens_out = _usage(data.get("usage"))
-    model = data["model"] if isinstance(data.get("model"), str) else None
+    model = one_line(data["model"], NAME_CAP) if isinstance(data.get("model"), str) else None
     found = _choice(data)
     return Answer(
         found.outcome,
@@ -141,6 +186,8 @@ def _error_in_success(data: dict[str, Any]) -> Answer:
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(code, int) and 400 <= code < 600:
         return failure(code, {}, data)
+    if _is_quota(error):
+        return failure(429, {}, data)
     message = error.get("message", error) if isinstance(error, dict) else error
     return Answer("malformed", error=f"the endpoint sent an error with status 200: {one_line(message)}")
 
@@ -150,7 +197,7 @@ def _usage(usage: Any) -> tuple[int | None, int | None]:
     if not isinstance(usage, dict):
         return None, None
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    tokens_in, tokens_out = (n if isinstance(n, int) and n >= 0 else None for n in counts)
+    tokens_in, tokens_out = (n if type(n) is int and 0 <= n <= MOST_TOKENS else None for n in counts)
     return tokens_in, tokens_out
 
 
@@ -171,16 +218,17 @@ def _choice(data: dict[str, Any]) -> Answer:
     if text is None:
         return Answer("malformed", error=f"the message's content is a {type(content).__name__}, not text")
     finish = choice.get("finish_reason")
-    if finish == "length":
+    if finish in FINISHED_BY_LENGTH:
         return Answer("truncated", text=text or None, error="the reply was cut off at the endpoint's length limit")
-    if finish == "content_filter":
+    if finish in FINISHED_BY_FILTER:
         return Answer("filtered", text=text or None, error="the endpoint's content filter stopped the reply")
     if text.strip():
         return Answer("ok", text=text)
-    if message.get("refusal"):
-        return Answer("refused", error=f"the model refused: {one_line(message['refusal'])}")
+    refused = message.get("refusal") or _parts(content, "refusal", ("refusal",))
+    if refused:
+        return Answer("refused", error=f"the model refused: {one_line(refused)}")
     what = "a tool call instead of text" if message.get("tool_calls") else "no text"
-    return Answer("empty", error=f"the reply holds {what} (finish_reason {finish!r})")
+    return Answer("empty", error=f"the reply holds {what} (finish_reason {one_line(finish, 40)})")
 
 
 def _text(content: Any) -> str | None:
@@ -188,11 +236,20 @@ def _text(content: Any) -> str | None:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return _unicode(content)
+    return _parts(content, "text", TEXT_PARTS) if isinstance(content, list) else None
+
+
+def _parts(content: Any, name: str, kinds: tuple[str | None, ...]) -> str:
+    """Field `name` of a content's parts of these kinds, joined; thinking and pictures are other kinds."""
     if not isinstance(content, list):
-        return None
-    parts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, (str, dict))]
-    return "".join(part for part in parts if isinstance(part, str))
+        return ""
+    found = [
+        part if isinstance(part, str) else part.get(name)
+        for part in content
+        if (isinstance(part, str) and name == "text") or (isinstance(part, dict) and part.get("type") in kinds)
+    ]
+    return _unicode("".join(part for part in found if isinstance(part, str)))
 
 
 def failure(status: int, headers: Mapping[str, str], body: Any) -> Answer:
@@ -200,9 +257,9 @@ def failure(status: int, headers: Mapping[str, str], body: Any) -> Answer:
     error = body.get("error", body) if isinstance(body, dict) else body
     code, message = "", error
     if isinstance(error, dict):
-        code = str(error.get("code") or error.get("type") or "")
+        code = str(error.get("code") or error.get("type") or "")[:ERROR_CAP]
         message = error.get("message", "")
-    words = one_line(re.sub(r"<[^>]*>", " ", str(message or "")))
+    words = one_line(re.sub(r"<[^>]*>", " ", str(message or "")[: 10 * ERROR_CAP]))
     text = f"status {status}" + (f" ({one_line(code, 60)})" if code else "") + (f": {words}" if words else "")
     wait = retry_after(headers)
     if status == 402 or (status in (403, 429) and _is_quota(error)):
@@ -233,6 +290,8 @@ def _is_setting(code: str, error: Any) -> bool:
 def setting_to_change(answer: Answer) -> str:
     """The way out of a failure, as the end of a sentence."""
     text = (answer.error or "").lower()
+    if answer.outcome == "bad_request" and "sends requests on" in text:
+        return "set OPENAI_BASE_URL to the address that answers itself"
     if answer.outcome == "quota":
         return "no quota is left: top up the account or set another OPENAI_API_KEY, then go on with --resume"
     if answer.outcome == "auth":
@@ -266,6 +325,6 @@ def is_loopback(url: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host).is_loopback or ip_address(host).is_unspecified
     except ValueError:
         return False  # a name, not an address

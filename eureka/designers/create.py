@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from eureka.designers.base import Designer, DesignerConfig
 from eureka.designers.evolution import EvolutionDesigner
+from eureka.designers.key import api_key
 from eureka.designers.manual import ManualDesigner
 from eureka.designers.openai import OpenAIDesigner
 from eureka.designers.replay import ReplayDesigner
@@ -27,7 +27,7 @@ def resolve(name: str) -> str:
         raise UserError(f"unknown designer {name!r}; expected one of {', '.join(DESIGNERS)}.{near}")
     if name != "auto":
         return name
-    return "openai" if os.environ.get("OPENAI_API_KEY", "").strip() else "evolution"
+    return "openai" if api_key() else "evolution"
 
 
 def create(
@@ -67,7 +67,12 @@ def create(
 
 
 def _check(config: DesignerConfig) -> None:
-    """Raises UserError on a number that cannot work."""
+    """Raises UserError on a setting that cannot work."""
+    if config.base_url and ("@" in config.base_url or "?" in config.base_url):
+        raise UserError(
+            "--base-url holds a user name, password or query, and would be stored with the search: "
+            "set OPENAI_BASE_URL instead, which is not."
+        )
     positive = {
         "--parallel": config.parallel,
         "--request-timeout-s": config.request_timeout_s,
@@ -82,6 +87,7 @@ def _check(config: DesignerConfig) -> None:
             raise UserError(f"{flag} is {value}: expected a number above 0.")
     not_negative = {
         "--retries": config.retries,
+        "--max-retry-after-s": config.max_retry_after_s,
         "--temperature": config.temperature,
         "--price-in": config.price_in,
         "--price-out": config.price_out,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,7 +28,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _GRACE_S = 5.0  # between asking a process to end and ending it
 _POLL_S = 0.1
-_SECRET_MARKS = ("API_KEY", "TOKEN", "SECRET", "PASSWORD")
+_SECRET_MARKS = ("API_KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "OPENAI_")
+_SECRET_LENGTH = 8  # a shorter value is a placeholder, and may stand in any other variable by chance
 
 
 @dataclass
@@ -37,6 +40,21 @@ class _Process:
     log: IO[bytes]
     started_s: float
     asked_to_end_s: float | None = None
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a training may see: none that is named like a secret, none that holds one of their values,
+    none with a user's password in an address."""
+    secrets = {name: value for name, value in environ.items() if any(mark in name.upper() for mark in _SECRET_MARKS)}
+    # A path, such as that of a file with a token, is no secret and part of many other values.
+    values = {v.strip() for v in secrets.values() if len(v.strip()) >= _SECRET_LENGTH and v.strip()[0] not in "/~."}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in secrets
+        and not any(secret in value for secret in values)
+        and not re.search(r"://[^/\s@]*:[^/\s@]*@", value)
+    }
 
 
 def visible_devices() -> list[str]:
@@ -134,7 +152,7 @@ class LocalExecutor:
 
     def _environment(self, slot: int) -> dict[str, str]:
         """The worker's environment: its share of the machine, and no keys."""
-        kept = {name: value for name, value in os.environ.items() if not any(m in name.upper() for m in _SECRET_MARKS)}
+        kept = without_secrets(os.environ)
         threads = str(self.threads_per_slot)
         kept.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED="1")
         if self._devices:

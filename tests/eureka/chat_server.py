@@ -10,6 +10,7 @@ a behaviour or a function of the request. `requests` records what arrived.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ class Behaviour:
         delay_s: waits before answering.
         drop: closes the connection "at once", or in the "middle" of the body.
         drip_s: sends the body byte by byte with this pause between bytes.
+        play: does with the bare connection whatever it likes instead; the event is set when the server ends.
     """
 
     status: int = 200
@@ -37,6 +39,7 @@ class Behaviour:
     delay_s: float = 0.0
     drop: str | None = None
     drip_s: float = 0.0
+    play: Callable[[socket.socket, threading.Event], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,7 @@ class Request:
 Default = Behaviour | Callable[[Request], Behaviour]
 
 
-def completion(
-    *, usage: tuple[int, int] | None = (100, 50), delay_s: float = 0.0, **fields: Any
-) -> Behaviour:
+def completion(*, usage: tuple[int, int] | None = (100, 50), delay_s: float = 0.0, **fields: Any) -> Behaviour:
     """A completion whose top-level fields are given or replaced by `fields`."""
     data: dict[str, Any] = {"id": "c1", "object": "chat.completion", "created": 1, "model": "loop-1"}
     if usage is not None:
@@ -79,9 +80,7 @@ def reply(content: Any, *, finish: str | None = "stop", delay_s: float = 0.0, **
     return completion(choices=[choice], delay_s=delay_s)
 
 
-def error(
-    status: int, code: str = "", message: str = "no", headers: Mapping[str, str] | None = None
-) -> Behaviour:
+def error(status: int, code: str = "", message: str = "no", headers: Mapping[str, str] | None = None) -> Behaviour:
     """An error object as OpenAI sends it."""
     body = json.dumps({"error": {"message": message, "type": code, "code": code, "param": None}}).encode()
     return Behaviour(status, body, {"Content-Type": "application/json", **(headers or {})})
@@ -127,6 +126,8 @@ class ChatServer:
         self.requests: list[Request] = []
         self.paths: list[str] = []
         self.most_at_once = 0
+        self.broken_pipes = 0
+        self._ending = threading.Event()
         self._open = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -142,6 +143,7 @@ class ChatServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ending.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=5)
@@ -175,25 +177,18 @@ class ChatServer:
                 elif server.models is None or isinstance(server.models, Behaviour):
                     self._send(server.models or error(404, message="no such path"))
                 elif self.path == "/v1/models":
-                    rows = [
-                        {"id": name, "object": "model", "created": 1, "owned_by": "me"}
-                        for name in server.models
-                    ]
+                    rows = [{"id": name, "object": "model", "created": 1, "owned_by": "me"} for name in server.models]
                     self._send(raw(json.dumps({"object": "list", "data": rows}).encode()))
                 else:
                     name = self.path.removeprefix("/v1/models/")
                     known = name in server.models or name == "loop-alias"
-                    self._send(
-                        raw(json.dumps({"id": name}).encode()) if known else error(404, "model_not_found")
-                    )
+                    self._send(raw(json.dumps({"id": name}).encode()) if known else error(404, "model_not_found"))
 
             def do_POST(self) -> None:
                 server.paths.append(self.path)
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if not self._authorised():
-                    self._send(
-                        error(401, "invalid_api_key", f"Incorrect API key provided: {self._sent_key()}")
-                    )
+                    self._send(error(401, "invalid_api_key", f"Incorrect API key provided: {self._sent_key()}"))
                     return
                 server._count(1)
                 try:
@@ -209,7 +204,15 @@ class ChatServer:
                 return self._sent_key() == server.key
 
             def _send(self, behaviour: Behaviour) -> None:
-                time.sleep(behaviour.delay_s)
+                server._ending.wait(behaviour.delay_s)
+                if behaviour.play is not None:
+                    self.close_connection = True
+                    self.wfile.flush()
+                    try:
+                        behaviour.play(self.connection, server._ending)
+                    except (BrokenPipeError, ConnectionResetError):
+                        server.broken_pipes += 1  # the client gave up, which some tests want
+                    return
                 if behaviour.drop == "at once":
                     self.close_connection = True
                     return
@@ -221,7 +224,8 @@ class ChatServer:
                 try:
                     self._send_body(behaviour)
                 except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True  # the client gave up, which some tests want
+                    server.broken_pipes += 1  # the client gave up, which some tests want
+                    self.close_connection = True
 
             def _send_body(self, behaviour: Behaviour) -> None:
                 if behaviour.drop == "middle":

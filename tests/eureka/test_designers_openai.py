@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,8 @@ import pytest
 
 from eureka.designers import chat
 from eureka.designers.base import Ask, DesignContext, DesignerConfig, DesignerStopped, Message, Reply
-from eureka.designers.openai import BackOff, OpenAIDesigner
+from eureka.designers.openai import OpenAIDesigner
+from eureka.designers.retrying import BackOff
 from tasks.errors import UserError
 from tasks.signals import Signal, SignalTable
 from tests.eureka.chat_server import KEY, Behaviour, ChatServer, completion, drop, error, html, raw, reply
@@ -149,13 +151,33 @@ def test_retry_after_is_honoured(form: str) -> None:
         assert 0.45 < second.time_s - first.time_s < 2.5
 
 
-def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+def test_a_wait_beyond_the_users_limit_stops_and_says_when_to_go_on() -> None:
     with ChatServer([error(429, headers={"Retry-After": "3600"})], reply("there")) as server:
+        started = time.monotonic()
+        with pytest.raises(DesignerStopped, match=r"3600 s: go on with --resume.*--max-retry-after-s, which is 300"):
+            one(server)
+        assert time.monotonic() - started < 1
+        assert len(server.requests) == 1
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    with ChatServer([error(429, headers={"Retry-After": "60"})], reply("there")) as server:
         started = time.monotonic()
         answer = one(server)
         assert time.monotonic() - started < 1
         assert answer.outcome == "rate_limited"
-        assert "3600 s" in (answer.error or "")
+        assert "past the deadline" in (answer.error or "")
+
+
+def test_a_wait_asked_of_one_request_holds_them_all() -> None:
+    """The limit is the account's, not the request's: nothing is sent before the time that the server named."""
+    busy = error(429, headers={"Retry-After": "0.6"})
+    with ChatServer([busy], reply("there")) as server:
+        replies: list[Reply] = []
+        designer(server, parallel=1).answer([ask(i) for i in range(3)], replies.append)
+        first, *others = [request.time_s for request in server.requests]
+        assert len(replies) == len(others) == 3
+        assert min(others) - first > 0.55
 
 
 def test_a_slow_drip_ends_at_the_request_timeout() -> None:
@@ -166,19 +188,23 @@ def test_a_slow_drip_ends_at_the_request_timeout() -> None:
         assert time.monotonic() - started < 1.5
 
 
-def test_an_error_page_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client reads an error's body by itself, beyond our deadline; the caller must go on all the same."""
-    monkeypatch.setattr("eureka.designers.openai.GRACE_S", 0.2)
-    slow = dataclasses.replace(error(500, message="x" * 100), drip_s=0.05)
+def test_a_request_that_cannot_be_cut_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up of a host's name ends when the operating system likes; the caller goes on all the same."""
+    monkeypatch.setattr("eureka.designers.asking.GRACE_S", 0.2)
+    real, ended = socket.getaddrinfo, threading.Event()
 
-    def first_drips(request) -> Behaviour:
-        return slow if request.prompt.endswith("00") else reply("quick")
+    def first_hangs(*arguments, **options):
+        if threading.current_thread().name == "g01_c00_r0":
+            ended.wait(20)
+        return real(*arguments, **options)
 
+    monkeypatch.setattr("socket.getaddrinfo", first_hangs)
     replies: list[Reply] = []
-    with ChatServer(default=first_drips) as server:
+    with ChatServer() as server:
         started = time.monotonic()
-        designer(server, ask_deadline_s=0.5, parallel=1).answer([ask(0), ask(1)], replies.append)
-        assert time.monotonic() - started < 2
+        designer(server, request_timeout_s=0.5, retries=0, parallel=1).answer([ask(0), ask(1)], replies.append)
+        assert time.monotonic() - started < 3
+    ended.set()
     assert [(r.ask_id, r.outcome) for r in replies] == [("g01_c00_r0", "timeout"), ("g01_c01_r0", "ok")]
 
 
@@ -189,6 +215,7 @@ def test_retry_after_dates_and_nonsense() -> None:
     assert chat.retry_after({"Retry-After": "-5"}, now) == 0
     assert chat.retry_after({"Retry-After": "soon"}, now) is None
     assert chat.retry_after({"Retry-After": "nan"}, now) is None
+    assert chat.retry_after({"Retry-After": "Thu, 01 Jan 2026 12:00:30 +99999999"}, now) is None
     assert chat.retry_after({}, now) is None
 
 
@@ -214,13 +241,9 @@ def test_replies_out_of_order_keep_their_id_and_come_at_once() -> None:
 
 
 def test_one_broken_reply_in_the_middle_shifts_nothing() -> None:
-    with ChatServer(
-        default=lambda r: error(400, "x") if r.prompt.endswith("02") else reply(r.prompt)
-    ) as server:
+    with ChatServer(default=lambda r: error(400, "x") if r.prompt.endswith("02") else reply(r.prompt)) as server:
         replies: dict[str, Reply] = {}
-        designer(server, parallel=3).answer(
-            [ask(i) for i in range(5)], lambda r: replies.update({r.ask_id: r})
-        )
+        designer(server, parallel=3).answer([ask(i) for i in range(5)], lambda r: replies.update({r.ask_id: r}))
         assert server.most_at_once <= 3
     assert {name: (r.outcome, r.text) for name, r in replies.items()} == {
         f"g01_c0{i}_r0": ("bad_request", None) if i == 2 else ("ok", f"write g01_c0{i}") for i in range(5)
@@ -261,9 +284,7 @@ def test_the_key_is_never_shown(key: str) -> None:
         with pytest.raises(UserError) as refused:
             designer(server, key=key).check()
     replies: list[Reply] = []
-    with ChatServer(
-        default=error(400, "x", f"key {key} {key[:8]}***cdef {'x' * 215}{key}"), key=key
-    ) as server:
+    with ChatServer(default=error(400, "x", f"key {key} {key[:8]}***cdef {'x' * 215}{key}"), key=key) as server:
         designer(server, key=key).answer([ask(0)], replies.append)
     for text in (str(stopped.value), str(refused.value), str(replies[0].error)):
         assert key[:10] not in text
@@ -277,9 +298,7 @@ def test_the_budget_stops_asking() -> None:
     replies: list[Reply] = []
     with ChatServer() as server:
         with pytest.raises(DesignerStopped, match=r"450 of 400 tokens.*--max-tokens-total"):
-            designer(server, parallel=1, max_tokens_total=400).answer(
-                [ask(i) for i in range(6)], replies.append
-            )
+            designer(server, parallel=1, max_tokens_total=400).answer([ask(i) for i in range(6)], replies.append)
         assert len(server.requests) == 3
     assert [r.ask_id for r in replies] == ["g01_c00_r0", "g01_c01_r0", "g01_c02_r0"]
 
@@ -296,9 +315,7 @@ def test_a_budget_holds_without_a_count_from_the_endpoint() -> None:
     silent = completion(usage=None, choices=[{"index": 0, "message": {"content": "x" * 4000}}])
     with ChatServer(default=silent) as server:
         with pytest.raises(DesignerStopped, match="--max-tokens-total"):
-            designer(server, parallel=1, max_tokens_total=1500).answer(
-                [ask(i) for i in range(6)], lambda _: None
-            )
+            designer(server, parallel=1, max_tokens_total=1500).answer([ask(i) for i in range(6)], lambda _: None)
         assert len(server.requests) == 2
 
 
@@ -324,9 +341,7 @@ def test_only_what_was_asked_for_is_sent() -> None:
 
 
 def test_a_refused_temperature_names_the_flag() -> None:
-    refused = raw(
-        b'{"error": {"message": "Unsupported value: temperature", "param": "temperature", "code": "x"}}'
-    )
+    refused = raw(b'{"error": {"message": "Unsupported value: temperature", "param": "temperature", "code": "x"}}')
     with (
         ChatServer(default=dataclasses.replace(refused, status=400)) as server,
         pytest.raises(DesignerStopped, match="leave --temperature away"),

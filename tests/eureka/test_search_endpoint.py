@@ -7,13 +7,14 @@ import threading
 
 from eureka.archive import Archive
 from eureka.candidate import Status
+from eureka.cli import main
 from eureka.designers.base import DesignerConfig
 from eureka.designers.create import create
 from eureka.executors.local import LocalExecutor
 from eureka.search import run_search
 from eureka.search_config import start_folder
 from tests.eureka.chat_server import KEY, Behaviour, ChatServer, Request, completion, drop, error, reply
-from tests.eureka.scripted import program, slider_config
+from tests.eureka.scripted import SLIDER, program, slider_config
 
 FAULTS = [
     error(429, "rate_limit_exceeded", headers={"Retry-After": "1"}),
@@ -67,3 +68,43 @@ def test_a_search_survives_a_misbehaving_endpoint(tmp_path, monkeypatch):
         # Five faults were answered with further requests, beyond the six programs wanted.
         assert len(server.requests) >= 6 + len(FAULTS)
         assert all(KEY not in path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_spent_quota_stops_with_one_line_and_resume_pays_for_the_rest_only(tmp_path, monkeypatch, capfd):
+    """By the command line: the first program arrives, then the account is empty; after a payment it goes on."""
+    folder = tmp_path / "search"
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def empty_account(request: Request) -> Behaviour:
+        spent = error(429, "insufficient_quota", "You exceeded your current quota")
+        return reply(program(1.0, "pull_first")) if "g01_c00" in arrived(request) else spent
+
+    seen: list[str] = []
+
+    def arrived(request: Request) -> str:
+        """The first prompt that comes is the first candidate's."""
+        seen.append(request.prompt)
+        return "g01_c00" if request.prompt == seen[0] else ""
+
+    options = ["--designer", "openai", "--model", "loop-1", "--parallel", "1", "--base-url"]
+    size = ["-k", "2", "-n", "1", "--repairs", "0", "--final-seeds", "0", "--iterations", "1", "--no-video"]
+    with ChatServer(default=empty_account) as server:
+        code = main(["search", str(SLIDER), *size, *options, server.base_url, "--out", str(folder)])
+        assert len(server.requests) == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and line.startswith("eureka: ")
+    for words in ("insufficient_quota", "top up the account", f"eureka search --resume {folder}"):
+        assert words in line
+    archive = Archive(folder / "search.db", create=False)
+    assert archive.meta("state") == "stopped"
+    assert list(archive.replies()) == ["g01_c00_r0"]
+    archive.close()
+
+    with ChatServer(default=reply(program(2.0, "pull_second"))) as server:
+        assert main(["search", "--resume", str(folder), "--base-url", server.base_url]) == 0
+        assert len(server.requests) == 1 and server.requests[0].prompt == seen[1]
+    archive = Archive(folder / "search.db", create=False)
+    programs = [c.source or "" for c in archive.candidates()]
+    assert [str(c.status) for c in archive.candidates()] == ["trained", "trained"]
+    archive.close()
+    assert "pull_first" in programs[0] and "pull_second" in programs[1]
