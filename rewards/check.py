@@ -35,7 +35,6 @@ MAX_COMPONENTS = 32
 """Most components of one reward: each is a line in the reflection that a designer reads."""
 COMPONENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """What a component may be called."""
-_WORD = re.compile(rf"[^\W\d]\w{{{MAX_NAME_CHARS},}}")
 _REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 RULES = {
@@ -57,7 +56,7 @@ RULES = {
     "R116": "constants are numbers, True, False, None and short plain texts",
     "R117": "a function may not keep state between calls",
     "R118": "functions and calls take plainly named arguments",
-    "R119": "a size written in the program is at most 65,536 numbers",
+    "R119": "a size written in the program is at most 4096 numbers",
     "R120": "modules and builtins keep their names",
     "R121": f"the program must define {ENTRY_POINT} at the top level",
     "R122": f"the program must define {ENTRY_POINT} once",
@@ -86,7 +85,7 @@ def check(text: str, table: SignalTable) -> list[Violation]:
         return [Violation(error.line, "R101", f"{error.message}.", hint)]
     if size := _too_large(tree):
         return [Violation(0, "R102", size, "write a shorter program")]
-    if long := list(_long_names(text)):
+    if long := list(_long_names(tree)):
         return long[:MAX_VIOLATIONS]
     bindings: dict[str, str | None] = dict(allowed.PRELUDE)
     imported: set[str] = set()
@@ -134,11 +133,15 @@ def _too_large(tree: ast.Module) -> str:
     return f"the program is nested more than {MAX_DEPTH} levels deep."
 
 
-def _long_names(text: str) -> Iterator[Violation]:
-    for number, line in enumerate(text.split("\n"), 1):
-        for word in _WORD.findall(line) if len(line) > MAX_NAME_CHARS else ():
-            message = f"the name that begins with {word[:40]!a} has {len(word)} letters."
-            yield Violation(number, "R102", message, f"choose a name of at most {MAX_NAME_CHARS} letters")
+def _long_names(tree: ast.Module) -> Iterator[Violation]:
+    line = 0
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", line)
+        for field in ("id", "arg", "attr", "name", "asname", "module"):
+            name = getattr(node, field, None)
+            if isinstance(name, str) and len(name) > MAX_NAME_CHARS:
+                message = f"the name that begins with {name[:40]!a} has {len(name)} letters."
+                yield Violation(line, "R102", message, f"choose a name of at most {MAX_NAME_CHARS} letters")
 
 
 def _foreign_identifiers(text: str) -> Iterator[Violation]:

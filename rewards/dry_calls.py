@@ -19,6 +19,7 @@ from rewards.stand_ins import (
     Other,
     Shape,
     Tensor,
+    View,
     arange_count,
     either,
     shares,
@@ -26,13 +27,17 @@ from rewards.stand_ins import (
 
 MAX_CALL_DEPTH = 16
 """Most calls of helpers within each other."""
-MAX_SIZE = 65_536
+MAX_SIZE = 4096
 """Most numbers per world of a tensor whose size is written in the program."""
 
 _SIZED = allowed.names(
     "zeros ones full arange linspace eye new_zeros new_ones new_full repeat tile expand broadcast_to"
 )
 _FIRST_IS_SIZE = frozenset(("full", "new_full"))
+_CONTAINER_METHODS: dict[type, tuple[str, ...]] = {
+    list: ("append", "extend"),
+    dict: ("keys", "values", "items", "get", "update"),
+}
 _COUNTS = frozenset(("size", "dim", "ndimension", "numel"))
 _KEEPS_WIDTH = allowed.names("clone float to abs square clamp detach contiguous")
 _GROUPS = (list, tuple, dict, range)
@@ -69,7 +74,7 @@ class DryCalls(DryExpressions):
         name = function.path.rsplit(".", 1)[-1]
         self._refuse_size(name, arguments, named)
         given = shares([*arguments, *named.values()]) if name in allowed.VIEWS else frozenset[str]()
-        return Tensor(given | self._shared)
+        return self._tensor(given)
 
     def call(self, function: Function, arguments: list[object], named: Mapping[str, object], node: ast.AST) -> object:
         """Follow a helper with these arguments; what stands for its result."""
@@ -110,13 +115,12 @@ class DryCalls(DryExpressions):
             is_width = name == "size" and arguments in ([1], [-1]) and holder.width is not None
             return holder.width if is_width else Shape(holder.width) if name == "size" and not arguments else Number(32)
         seen = shares([holder, *arguments]) if name in allowed.VIEWS else frozenset[str]()
-        return Tensor(seen | self._shared, holder.width if name in _KEEPS_WIDTH else None)
+        return self._tensor(seen, holder.width if name in _KEEPS_WIDTH else None)
 
     def _container_method(
         self, holder: object, name: str, arguments: list[object], named: Mapping[str, object]
     ) -> object:
-        known = {list: ("append", "extend"), dict: ("keys", "values", "items", "get", "update")}.get(type(holder), ())
-        if name not in known:
+        if name not in _CONTAINER_METHODS.get(type(holder), ()):
             message = f"the method '.{name}()' is not available for a {type(holder).__name__}."
             self._note("R107", message, "use tensors, or build a new list")
             return OTHER
@@ -128,6 +132,7 @@ class DryCalls(DryExpressions):
             if len(holder) + len(added) > MAX_LENGTH:
                 raise self._stop("R112", f"a list grows beyond {MAX_LENGTH} elements.", "vectorise with torch")
             holder.extend(added)
+            self._held(holder)
             return None
         assert isinstance(holder, dict)
         if name == "update":
@@ -135,11 +140,12 @@ class DryCalls(DryExpressions):
             self._refuse_growth(holder)
             holder.update(first if isinstance(first, dict) else {})
             holder.update(named)
+            self._held(holder)
             return None
         if name == "get":
             default = arguments[1] if len(arguments) > 1 else None
             return holder.get(first, default) if isinstance(first, str | int) else OTHER
-        return list({"keys": holder.keys(), "values": holder.values(), "items": holder.items()}[name])
+        return View({"keys": holder.keys(), "values": holder.values(), "items": holder.items()}[name], holder)
 
     def _builtin(self, name: str, arguments: list[object]) -> object:
         if name == "range":

@@ -7,9 +7,11 @@ expression would write into, how large what it makes can get, and what cannot be
 import ast
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from rewards.expressions import Violation
 from rewards.stand_ins import (
+    MAX_ELEMENTS,
     MAX_LENGTH,
     OTHER,
     SIZE_BITS,
@@ -20,15 +22,20 @@ from rewards.stand_ins import (
     Shape,
     Tensor,
     TooLargeError,
+    View,
     binary,
     either,
+    elements,
     ordered,
     shares,
     truth,
 )
 
+MAX_TENSOR_OPERATIONS = 2000
+"""Most tensor operations of one call; the recorded rewards take below 200."""
 MAX_STEPS = 30_000
 """Most syntax nodes visited; the recorded rewards take below 1,500."""
+_Container = TypeVar("_Container", bound=list | tuple | dict)  # type: ignore[type-arg]
 CONSTANT = "a constant of the program"
 
 
@@ -49,6 +56,7 @@ class DryExpressions(ABC):
         self._bindings = bindings
         self._steps = 0
         self._depth = 0
+        self._operations = 0
         self._shared = frozenset((CONSTANT,))  # while the module runs: what new tensors share
         self._outer: dict[int, object] = {}  # containers that outlive the call
         self._looped: list[object] = []  # containers that a loop is walking over
@@ -68,6 +76,25 @@ class DryExpressions(ABC):
             message = f"the program takes more than {MAX_STEPS} steps, loops and helpers counted as often as they run."
             raise self._stop("R110", message, "vectorise over the last dimension of the tensors")
 
+    def _held(self, container: _Container) -> _Container:
+        """The container, if what it holds is not too much."""
+        count = elements(container)
+        self._steps += count // 8
+        if count > MAX_ELEMENTS:
+            message = (
+                f"a list or dict holds more than {MAX_ELEMENTS} elements, those inside its elements counted."
+            )
+            raise self._stop("R112", message, "stack tensors instead")
+        return container
+
+    def _tensor(self, shared: frozenset[str] = frozenset(), width: int | None = None) -> Tensor:
+        """The result of one more tensor operation."""
+        self._operations += 1
+        if self._operations > MAX_TENSOR_OPERATIONS:
+            message = f"the program makes more than {MAX_TENSOR_OPERATIONS} tensor operations, loops counted."
+            raise self._stop("R110", message, "vectorise over the last dimension of the tensors")
+        return Tensor(shared | self._shared, width)
+
     @abstractmethod
     def block(self, body: Iterable[ast.stmt], frame: Frame, returned: list[object]) -> str:
         """Follow statements; see `rewards.dry_run`."""
@@ -77,7 +104,7 @@ class DryExpressions(ABC):
         if not isinstance(value, list | tuple | dict | range | str):
             hint = "loop over a literal tuple, list or dict, or range(<number>); tensors hold all worlds"
             raise self._stop("R110", "the number of passes of this loop is not fixed in the text.", hint)
-        self._looped.append(value)
+        self._looped.append(value.holder if isinstance(value, View) else value)
         yield from tuple(value)
         self._looped.pop()
 
@@ -100,8 +127,10 @@ class DryExpressions(ABC):
                 if place not in holder:
                     self._refuse_growth(holder)
                 holder[place] = value
+                self._held(holder)
             elif isinstance(holder, list) and isinstance(place, int) and -len(holder) <= place < len(holder):
                 holder[place] = value
+                self._held(holder)
 
     def _refuse_write(self, holder: object) -> None:
         if isinstance(holder, Tensor) and holder.shares:
@@ -143,17 +172,17 @@ class DryExpressions(ABC):
         return Number() if path.startswith("math.") and path[5:] in ("pi", "e", "tau") else Other(path)
 
     def _Tuple(self, node: ast.Tuple, frame: Frame) -> object:
-        return tuple(self.value(item, frame) for item in node.elts)
+        return self._held(tuple(self.value(item, frame) for item in node.elts))
 
     def _List(self, node: ast.List, frame: Frame) -> object:
-        return [self.value(item, frame) for item in node.elts]
+        return self._held([self.value(item, frame) for item in node.elts])
 
     def _Dict(self, node: ast.Dict, frame: Frame) -> object:
         made: dict[object, object] = {}
         for key, item in zip(node.keys, node.values, strict=True):
             name = self.value(key, frame) if key is not None else None
             made[name if isinstance(name, str | int | float) else len(made)] = self.value(item, frame)
-        return made
+        return self._held(made)
 
     def _Lambda(self, node: ast.Lambda, frame: Frame) -> object:
         return Function(node, frame)
@@ -198,7 +227,9 @@ class DryExpressions(ABC):
         except TooLargeError as error:
             hint = "keep numbers and lists small; use torch for large ones"
             raise self._stop("R112", f"{error} grows beyond measure here.", hint) from None
-        return Tensor(self._shared, result.width) if isinstance(result, Tensor) else result
+        if isinstance(result, list | tuple):
+            return self._held(result)
+        return self._tensor(width=result.width) if isinstance(result, Tensor) else result
 
     def _UnaryOp(self, node: ast.UnaryOp, frame: Frame) -> object:
         value = self.value(node.operand, frame)
@@ -207,7 +238,9 @@ class DryExpressions(ABC):
             return Number(1) if taken is None else not taken
         if isinstance(node.op, ast.USub) and isinstance(value, bool | int | float):
             return -value
-        return Tensor(self._shared, value.width) if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor) and not isinstance(node.op, ast.UAdd):  # +x is x itself
+            return self._tensor(width=value.width)
+        return value
 
     def _Compare(self, node: ast.Compare, frame: Frame) -> object:
         values = [self.value(item, frame) for item in (node.left, *node.comparators)]
@@ -215,7 +248,7 @@ class DryExpressions(ABC):
         if kind in ("Is", "IsNot") and not any(isinstance(item, Other) for item in values):
             return (values[0] is values[1]) == (kind == "Is")
         if any(isinstance(item, Tensor) for item in values):
-            return Tensor(self._shared) if kind not in ("In", "NotIn") else Number(1)
+            return self._tensor() if kind not in ("In", "NotIn") else Number(1)
         plain = all(isinstance(item, bool | int | float | str) for item in values)
         if plain and len(values) == 2 and kind in ("Eq", "NotEq"):
             return (values[0] == values[1]) == (kind == "Eq")
@@ -275,6 +308,6 @@ class DryExpressions(ABC):
                 made.append(self.value(node.elt, inner))
 
         passes(0, Frame(frame))
-        return pairs if isinstance(node, ast.DictComp) else made
+        return self._held(pairs) if isinstance(node, ast.DictComp) else self._held(made)
 
     _ListComp = _GeneratorExp = _DictComp = _comprehension

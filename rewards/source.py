@@ -20,7 +20,7 @@ MAX_PROGRAM_CHARS = 40_000
 """Longest program accepted. The longest rewards published with Eureka are below 10,000 characters."""
 MAX_REPLY_CHARS = 1_000_000
 """Longest reply that is scanned at all: 250,000 tokens, thoughts included."""
-MAX_BLOCKS = 16
+MAX_BLOCKS = 8
 """Most different code blocks of one reply that are parsed; those that name the entry point come first."""
 MAX_UNPRINTABLE = 0.05
 """Largest share of control characters, lone surrogates and replacement marks in what is still a text."""
@@ -206,7 +206,7 @@ def _worth_parsing(blocks: list[_Block]) -> list[_Block]:
 
 
 def _from_blocks(blocks: list[_Block]) -> RewardSource:
-    programs: dict[str, str] = {}  # syntax tree -> text: a block repeated with other comments counts once
+    programs: dict[str, _Block] = {}  # by syntax tree: a block repeated with other comments counts once
     parsed: list[ast.Module] = []
     broken: list[_Block] = []
     for block in _worth_parsing(blocks):
@@ -217,7 +217,7 @@ def _from_blocks(blocks: list[_Block]) -> RewardSource:
         parsed.append(tree)
         if entry_points(tree):
             _refuse_two_entry_points(tree)
-            programs.setdefault(_fingerprint(tree, block.text), block.text)
+            programs.setdefault(_fingerprint(tree, block.text), block)
     if len(programs) > 1:
         raise ExtractionError(
             "several",
@@ -225,11 +225,20 @@ def _from_blocks(blocks: list[_Block]) -> RewardSource:
             "send exactly one program in one block.",
         )
     if programs:
-        return RewardSource(next(iter(programs.values())))
+        return RewardSource(_whole(next(iter(programs.values()))))
     suspects = [block for block in broken if ENTRY_POINT in block.text] or ([] if parsed else broken)
     if suspects:
         raise _why_broken(suspects[0])
     raise _no_entry_point(parsed)
+
+
+def _whole(block: _Block) -> str:
+    """The block's text. Raises ExtractionError if it was cut off where what is left is still Python."""
+    entry = entry_points(parse(block.text))[0]
+    if not block.closed and not any(isinstance(node, ast.Return) for node in ast.walk(entry)):
+        message = f"the reply was cut off within {ENTRY_POINT}, before it returns anything; be shorter."
+        raise ExtractionError("truncated", message, entry.lineno)
+    return block.text
 
 
 def _fingerprint(tree: ast.Module, text: str) -> str:

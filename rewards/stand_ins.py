@@ -7,7 +7,7 @@ what two branches have in common. Nothing of the program runs.
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ MAX_BITS = 4096
 """Largest whole number, in bits: what shapes, weights and powers need lies far below, what costs time far above."""
 MAX_LENGTH = 1024
 """Most elements of a list, or letters of a text."""
+MAX_ELEMENTS = 4096
+"""Most elements of a list with those of the lists inside it, each counted as often as it is reached."""
 SIZE_BITS = 32
 """Bits of a size that is not known before the program runs, such as the number of worlds."""
 
@@ -47,6 +49,14 @@ class Other:
     """Anything else: a dtype, a device, a function of torch (`path`)."""
 
     path: str = ""
+
+
+class View(list):  # type: ignore[type-arg]
+    """Keys, values or items of the dict `holder`."""
+
+    def __init__(self, items: Iterable[object], holder: object) -> None:
+        super().__init__(items)
+        self.holder = holder
 
 
 OTHER = Other()
@@ -130,6 +140,19 @@ def _joined(name: str, left: object, right: object) -> object:
             raise TooLargeError(f"a {type(sequence).__name__}")
         return sequence * count  # type: ignore[operator]
     return OTHER  # a TypeError when it runs
+
+
+def elements(value: object) -> int:
+    """Elements of a container and of those inside it, as often as a comparison or a copy would meet them; counting
+    ends just beyond `MAX_ELEMENTS`."""
+    count = 0
+    todo = [value]
+    while todo and count <= MAX_ELEMENTS:
+        item = todo.pop()
+        count += 1
+        if isinstance(item, list | tuple | dict):
+            todo.extend(item.values() if isinstance(item, dict) else item)
+    return count
 
 
 def shares(value: object) -> frozenset[str]:
