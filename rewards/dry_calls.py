@@ -175,7 +175,10 @@ class DryCalls(DryExpressions):
             ]
             return list(zip(*columns, strict=False))
         items = list(first) if isinstance(first, _GROUPS) else arguments
-        return self._reduced(name, [item for item in items if not isinstance(item, str)])
+        if any(isinstance(item, str) for item in items):
+            self._note("R116", f"'{name}' of a text is not allowed.", "write the number itself")
+            return OTHER
+        return self._reduced(name, items)
 
     def _reduced(self, name: str, items: list[object]) -> object:
         """sum, min, max, abs, round, float, int, bool of what was given."""

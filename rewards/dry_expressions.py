@@ -81,9 +81,7 @@ class DryExpressions(ABC):
         count = elements(container)
         self._steps += count // 8
         if count > MAX_ELEMENTS:
-            message = (
-                f"a list or dict holds more than {MAX_ELEMENTS} elements, those inside its elements counted."
-            )
+            message = f"a list or dict holds more than {MAX_ELEMENTS} elements, those inside its elements counted."
             raise self._stop("R112", message, "stack tensors instead")
         return container
 
@@ -123,6 +121,8 @@ class DryExpressions(ABC):
             holder = self.value(target.value, frame)
             place = self.value(target.slice, frame)
             self._refuse_write(holder)
+            if isinstance(holder, list) and isinstance(target.slice, ast.Slice):
+                self._note("R109", "a slice of a list cannot be assigned.", "build a new list")
             if isinstance(holder, dict) and isinstance(place, str | int):
                 if place not in holder:
                     self._refuse_growth(holder)
@@ -181,6 +181,10 @@ class DryExpressions(ABC):
         made: dict[object, object] = {}
         for key, item in zip(node.keys, node.values, strict=True):
             name = self.value(key, frame) if key is not None else None
+            if key is None:
+                merged = self.value(item, frame)
+                made.update(merged if isinstance(merged, dict) else {})
+                continue
             made[name if isinstance(name, str | int | float) else len(made)] = self.value(item, frame)
         return self._held(made)
 
@@ -222,6 +226,9 @@ class DryExpressions(ABC):
         return self._binary(type(node.op).__name__, left, right)
 
     def _binary(self, name: str, left: object, right: object) -> object:
+        if isinstance(left, str) or isinstance(right, str):
+            self._note("R116", "arithmetic on text is not allowed.", 'use an f-string, as in f"name_{i}"')
+            return OTHER
         try:
             result = binary(name, left, right)
         except TooLargeError as error:

@@ -230,6 +230,8 @@ class Rules(ExpressionRules):
 
     def _loop(self, node: ast.AST, iterable: ast.expr) -> None:
         bound = loop_bound(iterable, self._scope, self._dims)
+        if bound is None and self._left_to_dry_run(iterable):
+            return
         if bound is None:
             hint = "loop over a literal tuple, list or dict, or range(<number>); tensors hold all worlds"
             self.add(node, "R110", "the number of passes of this loop is not fixed in the text.", hint)
@@ -239,6 +241,12 @@ class Rules(ExpressionRules):
             message = f"this loop makes {self._steps} passes with those around it; at most {MAX_LOOP_STEPS}."
             self.add(node, "R110", message, "vectorise over the last dimension of the tensors")
             self._steps = 1
+
+    def _left_to_dry_run(self, iterable: ast.expr) -> bool:
+        """Whether the passes depend on what a helper is given: only `rewards.dry_run` knows, call by call."""
+        if self._function in ("", ENTRY_POINT):
+            return False
+        return any(isinstance(item, ast.Name) and item.id in self._scope.params for item in ast.walk(iterable))
 
     def visit_If(self, node: ast.If) -> None:
         self._branch(node.test)
