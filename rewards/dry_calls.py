@@ -174,7 +174,7 @@ class DryCalls(DryExpressions):
                 list(item) if isinstance(item, _GROUPS) else [item] * min(lengths, default=0) for item in arguments
             ]
             return list(zip(*columns, strict=False))
-        items = list(first) if isinstance(first, _GROUPS) else arguments
+        items: list[object] = [*first] if isinstance(first, _GROUPS) else arguments
         if any(isinstance(item, str) for item in items):
             self._note("R116", f"'{name}' of a text is not allowed.", "write the number itself")
             return OTHER
