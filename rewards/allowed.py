@@ -94,6 +94,14 @@ TENSOR_METHODS = names(
         size dim ndimension numel
     """
 )
+VIEWS = names(
+    """
+        unsqueeze squeeze reshape flatten unflatten transpose swapaxes permute movedim broadcast_to narrow select
+    chunk split unbind view view_as reshape_as expand expand_as t detach contiguous float bool int long to type_as
+    as_tensor broadcast_tensors
+    """
+)
+"""Functions and methods whose result may be the memory of what they were given."""
 CONTAINER_METHODS = names("append extend items keys values update get")
 MUTATING_METHODS = names("append extend update")
 ATTRIBUTES = names("shape ndim dtype device T mT values indices")

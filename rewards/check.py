@@ -11,6 +11,7 @@ import tokenize
 from collections.abc import Iterator
 
 from rewards import allowed
+from rewards.dry_run import dry_run
 from rewards.expressions import Violation
 from rewards.rules import Rules
 from rewards.scopes import Scope, assigned_names
@@ -24,10 +25,17 @@ MAX_NODES = 8000
 """Most syntax nodes; the longest rewards published with Eureka have about 1,000."""
 MAX_DEPTH = 80
 """Deepest nesting of syntax nodes; written programs stay below 25."""
+MAX_FUNCTIONS = 64
+"""Most functions and lambdas; written programs stay below 20."""
+MAX_NAME_CHARS = 80
+"""Longest name: names are quoted in messages and compared for similarity."""
+MAX_VIOLATIONS = 100
+"""Most violations reported: a designer mends the first ones first."""
 MAX_COMPONENTS = 32
 """Most components of one reward: each is a line in the reflection that a designer reads."""
 COMPONENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """What a component may be called."""
+_REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 RULES = {
     "R101": "the program must be valid Python",
@@ -48,12 +56,15 @@ RULES = {
     "R116": "constants are numbers, True, False, None and short plain texts",
     "R117": "a function may not keep state between calls",
     "R118": "functions and calls take plainly named arguments",
+    "R119": "a size written in the program is at most 4096 numbers",
+    "R120": "modules and builtins keep their names",
     "R121": f"the program must define {ENTRY_POINT} at the top level",
     "R122": f"the program must define {ENTRY_POINT} once",
     "R123": "the arguments of the entry point are names from the signal table",
     "R124": "the entry point takes plain arguments without defaults",
     "R125": f"{ENTRY_POINT} returns (total, components)",
     "R126": "components are a dict of 1 to 32 names [A-Za-z_][A-Za-z0-9_]*, and 'total' is reserved",
+    "R127": "annotations are plain types",
 }
 """Code -> the rule in words."""
 
@@ -74,6 +85,8 @@ def check(text: str, table: SignalTable) -> list[Violation]:
         return [Violation(error.line, "R101", f"{error.message}.", hint)]
     if size := _too_large(tree):
         return [Violation(0, "R102", size, "write a shorter program")]
+    if long := list(_long_names(tree)):
+        return long[:MAX_VIOLATIONS]
     bindings: dict[str, str | None] = dict(allowed.PRELUDE)
     imported: set[str] = set()
     for node in ast.walk(tree):
@@ -88,7 +101,9 @@ def check(text: str, table: SignalTable) -> list[Violation]:
     violations.update(_foreign_identifiers(text))
     violations.update(_recursion(tree, rules.calls))
     violations.update(_entry_point(tree, table))
-    return sorted(violations)
+    if not violations:
+        violations.update(dry_run(tree, bindings, dims))
+    return sorted(violations)[:MAX_VIOLATIONS]
 
 
 def entry_arguments(text: str) -> tuple[str, ...]:
@@ -101,12 +116,15 @@ def entry_arguments(text: str) -> tuple[str, ...]:
 
 
 def _too_large(tree: ast.Module) -> str:
-    count = 0
+    count, functions = 0, 0
     level: list[ast.AST] = [tree]
     for depth in range(MAX_DEPTH + 2):
         count += len(level)
         if count > MAX_NODES:
             return f"the program has more than {MAX_NODES} syntax nodes."
+        functions += sum(isinstance(node, ast.FunctionDef | ast.Lambda) for node in level)
+        if functions > MAX_FUNCTIONS:
+            return f"the program has more than {MAX_FUNCTIONS} functions."
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return ""
@@ -115,8 +133,23 @@ def _too_large(tree: ast.Module) -> str:
     return f"the program is nested more than {MAX_DEPTH} levels deep."
 
 
+def _long_names(tree: ast.Module) -> Iterator[Violation]:
+    line = 0
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", line)
+        for field in ("id", "arg", "attr", "name", "asname", "module"):
+            name = getattr(node, field, None)
+            if isinstance(name, str) and len(name) > MAX_NAME_CHARS:
+                message = f"the name that begins with {name[:40]!a} has {len(name)} letters."
+                yield Violation(line, "R102", message, f"choose a name of at most {MAX_NAME_CHARS} letters")
+
+
 def _foreign_identifiers(text: str) -> Iterator[Violation]:
-    """Identifiers outside ASCII: Python folds look-alikes into ASCII names, a reader does not."""
+    """Identifiers outside ASCII: Python folds look-alikes into ASCII names, a reader does not. And marks that
+    make an editor show a line in another order than Python reads it."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if _REORDERS.search(line):
+            yield Violation(number, "R113", "this line holds marks that reorder what is shown.", "remove them")
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type in (tokenize.NAME, tokenize.ERRORTOKEN) and not token.string.isascii():

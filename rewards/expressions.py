@@ -20,6 +20,10 @@ MAX_NUMBER = 1e30
 finite."""
 MAX_EXPONENT = 64
 """Largest constant exponent."""
+MAX_GUESSES = 40
+"""Most unknown names for which a similar one is searched: the search takes its time."""
+MAX_OPTIONS = 300
+"""Most names among which a similar one is searched."""
 
 _TEXT = re.compile(r"[A-Za-z0-9_ .,:;>()/-]{0,120}")
 _TAKES_NUMBERS = frozenset(("float", "int", "bool", "min", "max", "round"))
@@ -65,6 +69,7 @@ class ExpressionRules(ast.NodeVisitor):
         self._scope = module
         self._function = ""
         self._line = 0
+        self._guesses = 0
 
     def add(self, node: ast.AST, code: str, message: str, hint: str) -> None:
         """Record one violation at a node's line (operators have none: then the line of what was visited
@@ -104,6 +109,9 @@ class ExpressionRules(ast.NodeVisitor):
     def _rebinds(self, node: ast.AST, name: str) -> None:
         if self._bindings.get(name) and not (name == "F" and name not in self._module.imported):
             self.add(node, "R105", f"'{name}' is a module here and cannot be assigned.", "choose another name")
+        elif name in allowed.BUILTINS and not isinstance(node, ast.arg):
+            hint = f"choose another name, for example {name}_value"
+            self.add(node, "R120", f"'{name}' is a builtin function and cannot be assigned.", hint)
 
     def visit_Name(self, node: ast.Name) -> None:
         name = node.id
@@ -121,11 +129,15 @@ class ExpressionRules(ast.NodeVisitor):
 
     def _unknown_name(self, node: ast.AST, name: str) -> None:
         """Report a name that is neither an argument, a local, a helper nor a builtin."""
-        options = [*self._scope.every_name(), *self._dims, *allowed.BUILTINS, *self._bindings]
+        self._guesses += 1
+        guess = ""
+        if self._guesses <= MAX_GUESSES:
+            options = [*self._dims, *allowed.BUILTINS, *self._bindings, *self._scope.every_name()]
+            guess = did_you_mean(name, options[:MAX_OPTIONS])
         hint = allowed.NAME_HINTS.get(name, "define it in the program, or take a signal as an argument")
         if name in self._dims:
             hint = f"it is a signal: add {name} to the arguments of the function"
-        self.add(node, "R105", f"the name '{name}' is not defined.{did_you_mean(name, options)}", hint)
+        self.add(node, "R105", f"the name '{name}' is not defined.{guess}", hint)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if self._module_member(node):

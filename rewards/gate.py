@@ -27,6 +27,8 @@ _EXTRACTION_RULES = {
     "E103": "the program defines compute_reward at the top level",
     "E104": "the program must be valid Python",
     "E105": "the program must be of moderate length",
+    "E106": "a reply ends after its program, not within it",
+    "E107": "a reply is text",
 }
 _HEADLINES = {
     "extract": "No reward program could be taken from the reply.",

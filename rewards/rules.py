@@ -19,6 +19,10 @@ from tasks.errors import did_you_mean
 
 MAX_LOOP_STEPS = 1024
 """Most passes of nested loops together: 64 joints x 16 terms; real programs loop over a dozen weights."""
+_TYPE_SYNTAX = (
+    *(ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Constant),
+    *(ast.BinOp, ast.BitOr, ast.Load),
+)
 _OPERATORS = {"Add": "+", "Sub": "-", "Mult": "*", "Div": "/", "Pow": "**", "BitAnd": "&", "BitOr": "|"}
 
 
@@ -82,7 +86,7 @@ class Rules(ExpressionRules):
     def visit_With(self, node: ast.With) -> None:
         for item in node.items:
             call = item.context_expr
-            path = self._path(call.func) if isinstance(call, ast.Call) and not call.args else ""
+            path = self._path(call.func) if isinstance(call, ast.Call) and not (call.args or call.keywords) else ""
             if path not in allowed.CONTEXTS or item.optional_vars is not None:
                 self.add(node, "R103", "this 'with' is not allowed.", "only torch.no_grad() may follow 'with'")
         self._visit_all(node.body)
@@ -91,11 +95,15 @@ class Rules(ExpressionRules):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._private(node, node.name)
+        self._rebinds(node, node.name)
+        self._annotation(node.returns)
         if getattr(node, "type_params", None):  # Python 3.12
             self.add(node, "R103", "type parameters are not allowed.", "remove the brackets after the name")
         for decorator in node.decorator_list:
-            target = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if self._path(target) not in allowed.DECORATORS:
+            call = decorator if isinstance(decorator, ast.Call) else None
+            target = decorator if call is None else call.func
+            given = [] if call is None else [*call.args, *(item.value for item in call.keywords)]
+            if self._path(target) not in allowed.DECORATORS or not all(map(_is_literal, given)):
                 self.add(decorator, "R114", "this decorator is not allowed.", "remove the decorator")
         self._enter_function(node, node.name, node.body)
 
@@ -111,8 +119,9 @@ class Rules(ExpressionRules):
             self.visit(default)
         parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         for parameter in [*parameters, *filter(None, (arguments.vararg, arguments.kwarg))]:
-            self._private(node, parameter.arg)
-            self._rebinds(node, parameter.arg)
+            self._private(parameter, parameter.arg)
+            self._rebinds(parameter, parameter.arg)
+            self._annotation(parameter.annotation)
         if (arguments.vararg or arguments.kwarg) and name != ENTRY_POINT:
             self.add(node, "R118", "*args and **kwargs are not allowed.", "name each argument")
         outer = (self._scope, self._steps, self._function)
@@ -125,6 +134,17 @@ class Rules(ExpressionRules):
             self.visit(statement)
         self._scope, self._steps, self._function = outer
 
+    def _annotation(self, node: ast.expr | None) -> None:
+        """Annotations are taken off before the program runs; none may hold more than a type all the same."""
+        for item in ast.walk(node) if node is not None else ():
+            private = (isinstance(item, ast.Name) and item.id.startswith("__")) or (
+                isinstance(item, ast.Attribute) and item.attr.startswith("_")
+            )
+            if not isinstance(item, _TYPE_SYNTAX) or private:
+                hint = "write a type, as in x: Tensor or x: dict[str, Tensor], or leave the annotation out"
+                self.add(item, "R127", "this annotation is not a plain type.", hint)
+                return
+
     # -- assignment ---------------------------------------------------------------------------------
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -135,7 +155,8 @@ class Rules(ExpressionRules):
                 self._scope.remember(target.id, node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self._target(node.target)  # the annotation is taken off before the program runs
+        self._annotation(node.annotation)
+        self._target(node.target)
         if node.value is not None:
             self.visit(node.value)
             if isinstance(node.target, ast.Name):
@@ -209,6 +230,8 @@ class Rules(ExpressionRules):
 
     def _loop(self, node: ast.AST, iterable: ast.expr) -> None:
         bound = loop_bound(iterable, self._scope, self._dims)
+        if bound is None and self._left_to_dry_run(iterable):
+            return
         if bound is None:
             hint = "loop over a literal tuple, list or dict, or range(<number>); tensors hold all worlds"
             self.add(node, "R110", "the number of passes of this loop is not fixed in the text.", hint)
@@ -218,6 +241,12 @@ class Rules(ExpressionRules):
             message = f"this loop makes {self._steps} passes with those around it; at most {MAX_LOOP_STEPS}."
             self.add(node, "R110", message, "vectorise over the last dimension of the tensors")
             self._steps = 1
+
+    def _left_to_dry_run(self, iterable: ast.expr) -> bool:
+        """Whether the passes depend on what a helper is given: only `rewards.dry_run` knows, call by call."""
+        if self._function in ("", ENTRY_POINT):
+            return False
+        return any(isinstance(item, ast.Name) and item.id in self._scope.params for item in ast.walk(iterable))
 
     def visit_If(self, node: ast.If) -> None:
         self._branch(node.test)

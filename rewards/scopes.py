@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 GROWN_LENGTH = 32
 """Length assumed for a list or dict that is built step by step: `rewards.trial` admits at most 32
 components."""
+MAX_LOOKUPS = 100
+"""Most steps from a loop to the literal that bounds it."""
 
 _NOT_TENSORS = frozenset(("shape", "ndim", "dtype", "device"))
 _COUNTING = frozenset(("len", "range", "size", "dim", "ndimension", "numel", "keys"))
@@ -100,21 +102,25 @@ def is_tensor(node: ast.AST, tensors: frozenset[str]) -> bool:
 
 def _tensor_mentions(node: ast.AST) -> Iterator[str]:
     """Names that make an expression a tensor if they are tensors."""
-    if isinstance(node, ast.Name):
-        yield node.id
-        return
-    if isinstance(node, ast.Attribute) and node.attr in _NOT_TENSORS:
-        return
-    if isinstance(node, ast.Lambda | ast.Constant):
-        return
-    if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn):
-        return
+    todo = [node]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, ast.Name):
+            yield item.id
+        elif not _is_no_tensor(item):
+            todo.extend(ast.iter_child_nodes(item))
+
+
+def _is_no_tensor(node: ast.AST) -> bool:
+    """Whether an expression is no tensor whatever it is computed from."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in _NOT_TENSORS
+    if isinstance(node, ast.Compare):
+        return isinstance(node.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn)
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        if name in _COUNTING:
-            return
-    for child in ast.iter_child_nodes(node):
-        yield from _tensor_mentions(child)
+        return name in _COUNTING
+    return isinstance(node, ast.Lambda | ast.Constant)
 
 
 def tensor_names(function: ast.AST, params: frozenset[str]) -> frozenset[str]:
@@ -179,74 +185,87 @@ def _loop_pairs(target: ast.expr, iterable: ast.expr) -> Iterator[tuple[ast.expr
 
 def loop_bound(node: ast.expr, scope: Scope, dims: Mapping[str, int]) -> int | None:
     """The most passes a loop over this expression can make, or None if the text does not say."""
-    if isinstance(node, ast.Tuple | ast.List):
-        return None if any(isinstance(item, ast.Starred) for item in node.elts) else len(node.elts)
-    if isinstance(node, ast.Dict):
-        return None if None in node.keys else len(node.keys)
-    if isinstance(node, ast.Name):
-        return _bound_of_name(node.id, scope, dims)
-    if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.DictComp) and len(node.generators) == 1:
-        return loop_bound(node.generators[0].iter, scope, dims)
-    if isinstance(node, ast.Call):
-        return _bound_of_call(node, scope, dims)
-    return None
+    return _Bounds(scope, dims).passes(node)
 
 
-def _bound_of_name(name: str, scope: Scope, dims: Mapping[str, int]) -> int | None:
-    value = scope.value(name)
-    if isinstance(value, ast.Tuple | ast.List | ast.Dict):
-        bound = loop_bound(value, scope, dims)
-        return bound if isinstance(value, ast.Tuple) or bound is None else max(bound, GROWN_LENGTH)
-    if isinstance(value, ast.ListComp | ast.DictComp):
-        return GROWN_LENGTH if loop_bound(value, scope, dims) is None else max(loop_bound(value, scope, dims) or 0, 1)
-    return None
+class _Bounds:
+    """Resolves loops and whole numbers through names, in at most `MAX_LOOKUPS` steps: a name can lead to itself."""
 
+    def __init__(self, scope: Scope, dims: Mapping[str, int]) -> None:
+        self._scope = scope
+        self._dims = dims
+        self._left = MAX_LOOKUPS
 
-def _bound_of_call(node: ast.Call, scope: Scope, dims: Mapping[str, int]) -> int | None:
-    if node.keywords and not (isinstance(node.func, ast.Name) and node.func.id in ("zip", "enumerate")):
+    def passes(self, node: ast.expr) -> int | None:
+        self._left -= 1
+        if self._left < 0:
+            return None
+        if isinstance(node, ast.Tuple | ast.List):
+            return None if any(isinstance(item, ast.Starred) for item in node.elts) else len(node.elts)
+        if isinstance(node, ast.Dict):
+            return None if None in node.keys else len(node.keys)
+        if isinstance(node, ast.Name):
+            return self._of_name(node.id)
+        if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.DictComp) and len(node.generators) == 1:
+            return self.passes(node.generators[0].iter)
+        if isinstance(node, ast.Call):
+            return self._of_call(node)
         return None
-    if isinstance(node.func, ast.Attribute):
-        known = node.func.attr in ("items", "keys", "values") and not node.args
-        return loop_bound(node.func.value, scope, dims) if known else None
-    name = node.func.id if isinstance(node.func, ast.Name) and not scope.knows(node.func.id) else ""
-    if name == "range":
-        numbers = [_whole(item, scope, dims) for item in node.args]
-        if not 1 <= len(numbers) <= 3 or any(number is None for number in numbers) or numbers[2:] == [0]:
-            return None
-        whole = [number for number in numbers if number is not None]
-        return min(len(range(*whole)), 10**9) if max(map(abs, whole)) < 2**31 else 10**9
-    bounds = [loop_bound(item, scope, dims) for item in node.args]
-    if name in ("enumerate", "reversed", "list", "tuple", "dict") and bounds:
-        return bounds[0]
-    if name == "zip" and bounds:
-        return min((bound for bound in bounds if bound is not None), default=None)
-    return None
 
+    def _of_name(self, name: str) -> int | None:
+        value = self._scope.value(name)
+        if isinstance(value, ast.Tuple | ast.List | ast.Dict):
+            bound = self.passes(value)
+            return bound if isinstance(value, ast.Tuple) or bound is None else max(bound, GROWN_LENGTH)
+        if isinstance(value, ast.ListComp | ast.DictComp):
+            bound = self.passes(value)
+            return GROWN_LENGTH if bound is None else max(bound, 1)
+        return None
 
-def _whole(node: ast.expr, scope: Scope, dims: Mapping[str, int], depth: int = 0) -> int | None:
-    """The value of a whole number written out, named by a constant, or read from the width of a signal."""
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number = _whole(node.operand, scope, dims, depth)
-        return None if number is None else -number
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.FloorDiv):
-        left, right = _whole(node.left, scope, dims, depth), _whole(node.right, scope, dims, depth)
-        if left is None or right is None or abs(left) > 2**31 or abs(right) > 2**31:
+    def _of_call(self, node: ast.Call) -> int | None:
+        if node.keywords and not (isinstance(node.func, ast.Name) and node.func.id in ("zip", "enumerate")):
             return None
-        if isinstance(node.op, ast.FloorDiv):
-            return left // right if right else None
-        return left + right if isinstance(node.op, ast.Add) else left - right
-    if isinstance(node, ast.Name) and depth < 8:
-        value = scope.value(node.id)
-        return None if value is None else _whole(value, scope, dims, depth + 1)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len" and node.args:
-        return (
-            None
-            if isinstance(node.args[0], ast.Name) and node.args[0].id in dims
-            else loop_bound(node.args[0], scope, dims)
-        )
-    return _width(node, dims)
+        if isinstance(node.func, ast.Attribute):
+            known = node.func.attr in ("items", "keys", "values") and not node.args
+            return self.passes(node.func.value) if known else None
+        name = node.func.id if isinstance(node.func, ast.Name) and not self._scope.knows(node.func.id) else ""
+        if name == "range":
+            numbers = [self._whole(item) for item in node.args]
+            if not 1 <= len(numbers) <= 3 or any(number is None for number in numbers) or numbers[2:] == [0]:
+                return None
+            whole = [number for number in numbers if number is not None]
+            return min(len(range(*whole)), 10**9) if max(map(abs, whole)) < 2**31 else 10**9
+        bounds = [self.passes(item) for item in node.args]
+        if name in ("enumerate", "reversed", "list", "tuple", "dict") and bounds:
+            return bounds[0]
+        if name == "zip" and bounds:
+            return min((bound for bound in bounds if bound is not None), default=None)
+        return None
+
+    def _whole(self, node: ast.expr) -> int | None:
+        """The value of a whole number written out, named by a constant, or read from the width of a signal."""
+        self._left -= 1
+        if self._left < 0:
+            return None
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            number = self._whole(node.operand)
+            return None if number is None else -number
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.FloorDiv):
+            left, right = self._whole(node.left), self._whole(node.right)
+            if left is None or right is None or abs(left) > 2**31 or abs(right) > 2**31:
+                return None
+            if isinstance(node.op, ast.FloorDiv):
+                return left // right if right else None
+            return left + right if isinstance(node.op, ast.Add) else left - right
+        if isinstance(node, ast.Name):
+            value = self._scope.value(node.id)
+            return None if value is None else self._whole(value)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len" and node.args:
+            counted = node.args[0]
+            return None if isinstance(counted, ast.Name) and counted.id in self._dims else self.passes(counted)
+        return _width(node, self._dims)
 
 
 def _width(node: ast.expr, dims: Mapping[str, int]) -> int | None:

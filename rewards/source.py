@@ -18,11 +18,18 @@ ENTRY_POINT = "compute_reward"
 """Name of the one function that a reward program must define."""
 MAX_PROGRAM_CHARS = 40_000
 """Longest program accepted. The longest rewards published with Eureka are below 10,000 characters."""
-MAX_REPLY_CHARS = 2_000_000
-"""Longest reply that is scanned at all."""
+MAX_REPLY_CHARS = 1_000_000
+"""Longest reply that is scanned at all: 250,000 tokens, thoughts included."""
+MAX_BLOCKS = 8
+"""Most different code blocks of one reply that are parsed; those that name the entry point come first."""
+MAX_UNPRINTABLE = 0.05
+"""Largest share of control characters, lone surrogates and replacement marks in what is still a text."""
 
 _WANTED = f"send one ```python block that defines {ENTRY_POINT}"
 _FENCE = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)?(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
+_LATE_FENCE = re.compile(r"^[^`]+(?P<fence>`{3,})[ \t]*(?:py|py3|python|python3)?[ \t]*$", re.IGNORECASE)
+_CLOSING_FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})(?P<rest>.*)$")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff\ufffd]")
 _QUOTE = re.compile(r"^[ \t]*>[ \t]?")
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _THOUGHT_END = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
@@ -34,6 +41,8 @@ EXTRACTION_CODES = {
     "no_entry_point": "E103",
     "syntax": "E104",
     "too_long": "E105",
+    "truncated": "E106",
+    "not_text": "E107",
 }
 """Reason of an extraction error -> its stable code beside the R (check) and T (trial) codes."""
 
@@ -107,16 +116,23 @@ def extract(reply: str) -> RewardSource:
     with all that stands beside it; identical blocks count once. Without any fence the whole reply must be the
     program.
 
-    Raises ExtractionError with code no_code, several, no_entry_point, syntax or too_long.
+    Raises ExtractionError with a key of `EXTRACTION_CODES`, whatever comes.
     """
+    if not isinstance(reply, str):
+        raise ExtractionError("not_text", f"the reply is a {type(reply).__name__}, not a text; {_WANTED}.")
     if len(reply) > MAX_REPLY_CHARS:
         message = f"the reply has {len(reply)} characters; the limit is {MAX_REPLY_CHARS}."
         raise ExtractionError("too_long", message)
     answer = _without_thoughts(_LINE_END.sub("\n", reply).replace("\ufeff", ""))
     blocks = _unfold(_fenced_blocks(answer))
-    if not blocks:
-        return _from_plain_text(answer)
-    return _from_blocks(blocks)
+    if blocks:
+        return _from_blocks(blocks)
+    if not answer.strip() and reply.strip():
+        message = f"the reply ends inside its thoughts, before any code; think less and {_WANTED}."
+        raise ExtractionError("truncated", message)
+    if len(_UNPRINTABLE.findall(answer)) > MAX_UNPRINTABLE * len(answer):
+        raise ExtractionError("not_text", f"the reply is no text: it holds mostly unprintable characters; {_WANTED}.")
+    return _from_plain_text(answer)
 
 
 def _without_thoughts(text: str) -> str:
@@ -136,14 +152,14 @@ def _fenced_blocks(text: str) -> list[_Block]:
     blocks: list[_Block] = []
     fence, content, quoted = "", list[str](), False
     for line in text.split("\n"):
-        match = _FENCE.match(line)
         if not fence:
+            match = _FENCE.match(line) or _LATE_FENCE.match(line)
             if match:
                 fence, content, quoted = match["fence"], [], line.lstrip().startswith(">")
             continue
         body = _QUOTE.sub("", line) if quoted else line
-        mark = body.strip()
-        if mark and set(mark) == {fence[0]} and len(mark) >= len(fence):
+        closing = _CLOSING_FENCE.match(body.strip())
+        if closing and _closes(closing, fence):
             blocks.append(_Block(_dedent(content), True))
             fence = ""
         else:
@@ -151,6 +167,13 @@ def _fenced_blocks(text: str) -> list[_Block]:
     if fence:
         blocks.append(_Block(_dedent(content), False))
     return [block for block in blocks if block.text.strip()]
+
+
+def _closes(closing: re.Match[str], fence: str) -> bool:
+    """Whether a line ends a block: the same fence alone, or with words after it as in "``` That is all."."""
+    rest = closing["rest"]
+    words = not rest or (len(closing["fence"]) == len(fence) and rest[0] in " \t")
+    return closing["fence"][0] == fence[0] and len(closing["fence"]) >= len(fence) and words
 
 
 def _dedent(lines: list[str]) -> str:
@@ -161,7 +184,8 @@ def _unfold(blocks: list[_Block]) -> list[_Block]:
     """Replace a block that is itself Markdown (a long fence around a shorter one) by the blocks inside it."""
     unfolded: list[_Block] = []
     for block in blocks:
-        inner = _fenced_blocks(block.text)
+        nested = ("```" in block.text or "~~~" in block.text) and ENTRY_POINT in block.text
+        inner = _fenced_blocks(block.text) if nested and len(unfolded) < MAX_BLOCKS else []
         unfolded.extend(inner if inner and _try_parse(block.text) is None else [block])
     return unfolded
 
@@ -175,11 +199,17 @@ def _try_parse(text: str) -> ast.Module | None:
         return None
 
 
+def _worth_parsing(blocks: list[_Block]) -> list[_Block]:
+    """The different blocks, those that name the entry point first, at most `MAX_BLOCKS`."""
+    different = list({block.text: block for block in blocks}.values())
+    return sorted(different, key=lambda block: ENTRY_POINT not in block.text)[:MAX_BLOCKS]
+
+
 def _from_blocks(blocks: list[_Block]) -> RewardSource:
-    programs: dict[str, str] = {}  # syntax tree -> text: a block repeated with other comments counts once
+    programs: dict[str, _Block] = {}  # by syntax tree: a block repeated with other comments counts once
     parsed: list[ast.Module] = []
     broken: list[_Block] = []
-    for block in blocks:
+    for block in _worth_parsing(blocks):
         tree = _try_parse(block.text)
         if tree is None:
             broken.append(block)
@@ -187,7 +217,7 @@ def _from_blocks(blocks: list[_Block]) -> RewardSource:
         parsed.append(tree)
         if entry_points(tree):
             _refuse_two_entry_points(tree)
-            programs.setdefault(_fingerprint(tree, block.text), block.text)
+            programs.setdefault(_fingerprint(tree, block.text), block)
     if len(programs) > 1:
         raise ExtractionError(
             "several",
@@ -195,11 +225,20 @@ def _from_blocks(blocks: list[_Block]) -> RewardSource:
             "send exactly one program in one block.",
         )
     if programs:
-        return RewardSource(next(iter(programs.values())))
+        return RewardSource(_whole(next(iter(programs.values()))))
     suspects = [block for block in broken if ENTRY_POINT in block.text] or ([] if parsed else broken)
     if suspects:
         raise _why_broken(suspects[0])
     raise _no_entry_point(parsed)
+
+
+def _whole(block: _Block) -> str:
+    """The block's text. Raises ExtractionError if it was cut off where what is left is still Python."""
+    entry = entry_points(parse(block.text))[0]
+    if not block.closed and not any(isinstance(node, ast.Return) for node in ast.walk(entry)):
+        message = f"the reply was cut off within {ENTRY_POINT}, before it returns anything; be shorter."
+        raise ExtractionError("truncated", message, entry.lineno)
+    return block.text
 
 
 def _fingerprint(tree: ast.Module, text: str) -> str:
@@ -210,11 +249,11 @@ def _fingerprint(tree: ast.Module, text: str) -> str:
 
 
 def _from_plain_text(answer: str) -> RewardSource:
-    text = normalise(textwrap.dedent(answer))
-    if not text.strip():
+    if not answer.strip():
         raise ExtractionError("no_code", f"the reply holds no code; {_WANTED}.")
-    if "def " not in text:
+    if "def " not in answer:
         raise ExtractionError("no_code", f"the reply is text without a code block; {_WANTED}.")
+    text = normalise(textwrap.dedent(answer))
     tree = _try_parse(text)
     if tree is not None and entry_points(tree):
         _refuse_two_entry_points(tree)
@@ -249,8 +288,9 @@ def _why_broken(block: _Block) -> ExtractionError:
         quoted = lines[error.line - 1].strip() if 0 < error.line <= len(lines) else ""
         where = f"line {error.line}: {quoted[:120]!r}" if quoted else f"line {error.line}"
         message = f"the program is not valid Python ({where}): {error.message}.{cut}"
-        return ExtractionError("syntax", message, error.line)
-    return ExtractionError("no_entry_point", f"no function named {ENTRY_POINT} at the top level.{cut}")
+        return ExtractionError("truncated" if cut else "syntax", message, error.line)
+    message = f"no function named {ENTRY_POINT} at the top level.{cut}"
+    return ExtractionError("truncated" if cut else "no_entry_point", message)
 
 
 def _no_entry_point(trees: list[ast.Module]) -> ExtractionError:

@@ -12,8 +12,10 @@ from rewards.sandbox import TrialError, run_trial, run_trials
 from tasks.errors import UserError
 from tests.rewards.programs import GOOD, TABLE, program, signals
 
-HANG = program("n = 10", "for i in range(1000):", "    n = n * n", "total = total + n")
-GREEDY = program("b = torch.zeros(4000000000, 4)", "total = total + b[0, 0]")
+HANG = program(
+    "b = torch.ones(4096)", "b = b.unsqueeze(0) * b.unsqueeze(1)", "for i in range(900):", "    b = torch.exp(-b)"
+)
+GREEDY = program("b = torch.ones(4096)", "b = torch.einsum('i,j,k->ijk', b, b, b)")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def verdicts() -> list[Verdict]:
         program("pass"),
     ]
     origins = [f"reply {index}" for index in range(len(replies))]
-    return admit_many(replies, TABLE, [signals(64), signals(257)], origins=origins, timeout_s=4.0)
+    return admit_many(replies, TABLE, [signals(64), signals(257)], origins=origins, timeout_s=8.0)
 
 
 def test_each_reply_gets_its_own_verdict_in_order(verdicts: list[Verdict]) -> None:
@@ -47,8 +49,8 @@ def test_each_reply_gets_its_own_verdict_in_order(verdicts: list[Verdict]) -> No
 
 
 def test_a_hang_is_told_with_its_line(verdicts: list[Verdict]) -> None:
-    assert verdicts[3].problems[0].line == 7
-    assert "within 4 s" in verdicts[3].problems[0].message
+    assert verdicts[3].problems[0].line == 8
+    assert "within 8 s" in verdicts[3].problems[0].message
 
 
 def test_explain_quotes_the_line_with_rule_and_hint(verdicts: list[Verdict]) -> None:

@@ -12,7 +12,6 @@ BATCHES = [signals(64), signals(257)]
 CAUGHT = [
     # codes, line, words, program
     ("T201", 5, "every signal is (N, dims)", program("total = total + actions")),
-    ("T201", 5, "call itself", program("f = lambda x: f(x)", "total = f(a)")),
     ("T201", 2, "RuntimeError", "import torch\nW = torch.ones(2).reshape(3)\n" + program("pass")),
     ("T202", 6, "33", program("b = {f'a{i}': a for i in range(33)}", ret="total, b")),
     ("T202", 6, "not a component name", program("b = {i: a for i in range(3)}", ret="total, b")),
@@ -25,8 +24,6 @@ CAUGHT = [
     ("T203", 6, "reduced over all worlds", program("total = total.mean()")),
     ("T204", 6, "torch.bool", program("a = a > 0")),
     ("T206", 6, "component 'a' is not finite in", program("a = torch.log(a)")),
-    ("T208", 6, "'height'", program("b = height.view(-1)", "b[0] = 7.0")),
-    ("T208", 8, "'actions'", program("def f(x):", "    return x.t()", "y = f(actions)", "y[0, 0] = 1.0")),
     ("T209", 6, "'total'", program("total = total - total.mean()")),
     ("T209", 6, "'a'", program("a = a / a.abs().max()")),
     ("T209", 6, "'a'", program("a = a * (height > 0).any()")),
@@ -45,7 +42,7 @@ CAUGHT = [
         program("f = lambda x: 1.0 if x.sum() > 0 else 2.0", "total = total * f(a)"),
     ),
     ("T211", 5, "every PAIR of worlds, (257, 257)", program("total = (a + height).sum(dim=-1)")),
-    ("T211", 5, "numbers per world", program("b = torch.zeros(a.shape[0], 70000)")),
+    ("T211", 5, "numbers per world", program("b = a.reshape(-1, 1, 1) * torch.ones(300, 1) * torch.ones(300)")),
 ]
 
 
@@ -55,6 +52,23 @@ def test_catches(code: str, line: int, words: str, text: str) -> None:
     problems = examine(text, TABLE, BATCHES)["problems"]
     assert any(words in f"{item[2]} {item[3]}" for item in problems if item[1] == code), problems
     assert any(item[0] == line for item in problems if item[1] == code), problems
+
+
+REFUSED_BEFORE = [
+    ("T201", 5, "call itself", program("f = lambda x: f(x)", "total = f(a)")),
+    ("T208", 6, "'height'", program("b = height.view(-1)", "b[0] = 7.0")),
+    ("T208", 8, "'actions'", program("def f(x):", "    return x.t()", "y = f(actions)", "y[0, 0] = 1.0")),
+]
+
+
+@pytest.mark.parametrize(("code", "line", "words", "text"), REFUSED_BEFORE)
+def test_catches_what_the_check_should_have_refused(
+    code: str, line: int, words: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check(text, TABLE)
+    monkeypatch.setattr("rewards.trace.check", lambda *_: [])
+    problems = examine(text, TABLE, BATCHES)["problems"]
+    assert any(words in f"{item[2]} {item[3]}" and item[:2] == [line, code] for item in problems), problems
 
 
 def test_a_sound_program_passes_with_its_components_and_a_clock() -> None:
