@@ -142,10 +142,11 @@ def confine(
 
 def missing_line(found: Confinement) -> str:
     """The missing layers in one line, "" for none."""
-    if not found.missing:
-        return ""
-    listed = "; ".join(f"{name} ({why})" for name, why in found.missing.items())
-    return f"the {found.profile} would run without {listed}."
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.missing.items():
+        reasons.setdefault(why, []).append(name)
+    listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    return f"a {found.profile} runs here without: {listed}." if listed else ""
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -170,13 +171,16 @@ def _prctl(option: int, *arguments: int) -> None:
 
 
 def _session(plan: _Plan) -> str:
-    """No terminal, and a group of its own that can be ended as a whole."""
+    """No terminal to type into. A session that has none is kept: whoever ends its group ends this process too."""
     if not hasattr(os, "setsid"):
         return f"{sys.platform} has none"
-    if os.getsid(0) != os.getpid():
-        if os.getpgrp() == os.getpid():
-            return "the process leads a group in the session of another"
-        os.setsid()
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return ACTIVE
+    if os.getpgrp() == os.getpid():
+        return "the process leads a group that has a terminal"
+    os.setsid()
     return ACTIVE
 
 
@@ -329,7 +333,7 @@ def _all_threads() -> str:
 
 _LANDLOCK_PARTS = ("files", "network", "signals")
 _LAYERS: tuple[tuple[str, Callable[[_Plan], str | Mapping[str, str]]], ...] = (
-    ("own session", _session),
+    ("no terminal", _session),
     ("death with the parent", _parent_death),
     ("clean environment", _environment),
     ("resource limits", _limits),

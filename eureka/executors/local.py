@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import IO
 
 from eureka.executors.base import Ended, Ending, Job
+from rewards.confine import is_secret
 from tasks.errors import UserError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _GRACE_S = 5.0  # between asking a process to end and ending it
 _POLL_S = 0.1
-_SECRET_MARKS = ("API_KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
 @dataclass
@@ -134,7 +134,7 @@ class LocalExecutor:
 
     def _environment(self, slot: int) -> dict[str, str]:
         """The worker's environment: its share of the machine, and no keys."""
-        kept = {name: value for name, value in os.environ.items() if not any(m in name.upper() for m in _SECRET_MARKS)}
+        kept = {name: value for name, value in os.environ.items() if not is_secret(name, value)}
         threads = str(self.threads_per_slot)
         kept.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED="1")
         if self._devices:
