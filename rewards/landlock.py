@@ -13,10 +13,12 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from enum import IntFlag
 from pathlib import Path
 
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on all architectures
 _VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _PATH_BENEATH = 1
@@ -51,10 +53,9 @@ class _PathBeneathAttr(ctypes.Structure):
 
 def abi() -> int:
     """The kernel's version of Landlock; 0 where it has none or it is switched off at boot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "syscall"):
+    if _LIBC is None:
         return 0
-    return max(0, int(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))))
+    return max(0, int(_LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))))
 
 
 def restrict(grants: Mapping[Path, Access] | None, *, network: bool, signals: bool) -> None:
@@ -108,8 +109,8 @@ def _grant(ruleset: int, path: Path, access: int) -> None:
 
 
 def _call(number: int, *arguments: object) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = int(libc.syscall(number, *arguments))
+    assert _LIBC is not None, "only on Linux"
+    result = int(_LIBC.syscall(number, *arguments))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), "landlock")

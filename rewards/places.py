@@ -6,6 +6,7 @@ Libraries are granted by folder, but never a checkout or a working directory as 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import sysconfig
@@ -39,8 +40,7 @@ def grants(readable: Iterable[Path], writable: Iterable[Path], *, programs: bool
     Args:
         readable, writable, programs, gpu: As in `rewards.confine.confine`. Programs may draw with a GPU.
     """
-    libraries = list(_libraries())
-    found = dict.fromkeys([*libraries, *map(Path, _SYSTEM), *readable], Access.READ)
+    found = dict.fromkeys([*libraries(), *map(Path, _SYSTEM), *readable], Access.READ)
     found[Path("/dev/null")] = Access.WRITE
     if programs or gpu:
         found |= dict.fromkeys(map(Path, _DRIVERS), Access.READ)
@@ -49,13 +49,21 @@ def grants(readable: Iterable[Path], writable: Iterable[Path], *, programs: bool
         found |= dict.fromkeys([Path("/dev/shm"), *_made(Path.home() / name for name in _CACHES)], Access.OWN)
     if programs:
         homes = [Path(sys.prefix, "bin"), Path(sys.base_prefix, "bin"), *map(Path, ("/bin", "/usr/bin", *_COMPILER))]
-        found |= dict.fromkeys([*libraries, *homes], Access.READ | Access.RUN)
+        found |= dict.fromkeys([*libraries(), *homes], Access.READ | Access.RUN)
         found |= dict.fromkeys(map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64")), Access.READ | Access.RUN)
     return found | dict.fromkeys(writable, Access.OWN)
 
 
+@functools.cache
+def libraries() -> tuple[Path, ...]:
+    """The standard library, installed packages, shared libraries beside Python, packages imported from elsewhere.
+
+    Found once for a process and its forks: to look at every module copies the memory of all of them in a fork.
+    """
+    return tuple(_libraries())
+
+
 def _libraries() -> Iterator[Path]:
-    """The standard library, installed packages, shared libraries beside Python, packages imported from elsewhere."""
     paths = sysconfig.get_paths()
     folders = {Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {Path(entry) for entry in sys.path if Path(entry).name in _INSTALLED}
