@@ -31,6 +31,7 @@ NETWORK_ABI, SIGNALS_ABI = 4, 6
 class Access(IntFlag):
     """What a rule grants for a path; sums of the kernel's LANDLOCK_ACCESS_FS rights."""
 
+    LIST = 0b1000  # READ_DIR
     READ = 0b1100  # READ_FILE, READ_DIR
     RUN = 0b1  # EXECUTE
     WRITE = 0b110 | 1 << 14  # READ_FILE, WRITE_FILE, TRUNCATE: a file that exists

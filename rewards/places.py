@@ -51,6 +51,8 @@ def grants(readable: Iterable[Path], writable: Iterable[Path], *, programs: bool
         homes = [Path(sys.prefix, "bin"), Path(sys.base_prefix, "bin"), *map(Path, ("/bin", "/usr/bin", *_COMPILER))]
         found |= dict.fromkeys([*libraries(), *homes], Access.READ | Access.RUN)
         found |= dict.fromkeys(map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64")), Access.READ | Access.RUN)
+        # A new interpreter finds packages by listing the folders of sys.path.
+        found = dict.fromkeys((Path(entry).absolute() for entry in sys.path), Access.LIST) | found
     return found | dict.fromkeys(writable, Access.OWN)
 
 

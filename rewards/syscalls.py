@@ -117,7 +117,7 @@ attributes, truncation by name, handles); memory that outlives the process; kern
 mounts and name spaces; the machine's settings; identities.
 """
 
-PROGRAMS = _words("fork vfork execve execveat pidfd_open")
+PROGRAMS = _words("fork vfork execve execveat pidfd_open setpgid")
 """Of `DENIED`, what starting another program takes."""
 UNIX_SOCKETS = _words("socket bind listen accept accept4 sendmsg socketpair")
 """Of `DENIED`, what CUDA does at its start: it binds a socket of its own name and waits; it connects to nothing."""

@@ -73,7 +73,8 @@ class Search:
         if self.slots is not None and self.slots < 1:  # before a folder is made for the search
             raise UserError(f"--slots is {self.slots}; expected at least 1.")
         say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
-        announce(say, require=self.require_sandbox)
+        if self.require_sandbox:
+            announce(say, require=True)
         if self.resume is None:
             folder, config, designer = self._begin(say)
         else:
@@ -84,6 +85,8 @@ class Search:
         terminal = Console(stderr=True).is_terminal
         listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
         listener.say(f"{task.name}: designer {designer.name}, {executor.slots} trainings at a time -> {folder}")
+        if not self.require_sandbox:
+            announce(listener.say, require=False)
         try:
             result = run_search(folder, config, designer, executor, listener)
         except KeyboardInterrupt:
