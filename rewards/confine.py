@@ -149,6 +149,15 @@ def prepare() -> None:
     places.libraries()
 
 
+def hide() -> None:
+    """Keep other processes of this user out of this one's variables and memory, where Landlock does not keep them in.
+
+    It can then be neither debugged nor dumped by its user. Without Linux nothing is done.
+    """
+    if _LIBC is not None:
+        _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def missing_line(found: Confinement) -> str:
     """The missing layers in one line, "" for none."""
     reasons: dict[str, list[str]] = {}

@@ -46,9 +46,11 @@ def grants(readable: Iterable[Path], writable: Iterable[Path], *, programs: bool
         found |= dict.fromkeys(map(Path, _DRIVERS), Access.READ)
         found |= {path: Access.DEVICE for pattern in _DEVICES for path in Path("/dev").glob(pattern)}
     if gpu:
-        found |= dict.fromkeys([Path("/dev/shm"), *_made(Path.home() / name for name in _CACHES)], Access.OWN)
+        caches = _made(Path(os.path.expanduser("~"), name) for name in _CACHES)
+        found |= dict.fromkeys([Path("/dev/shm"), *caches], Access.OWN)
     if programs:
-        homes = [Path(sys.prefix, "bin"), Path(sys.base_prefix, "bin"), *map(Path, ("/bin", "/usr/bin", *_COMPILER))]
+        homes = [Path(p, name) for p in (sys.prefix, sys.base_prefix) for name in ("bin", "include")]
+        homes += [*map(Path, ("/bin", "/usr/bin", *_COMPILER))]
         found |= dict.fromkeys([*libraries(), *homes], Access.READ | Access.RUN)
         found |= dict.fromkeys(map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64")), Access.READ | Access.RUN)
         # A new interpreter finds packages by listing the folders of sys.path.

@@ -104,7 +104,8 @@ def _confine(request: TrainRequest, run_dir: Path) -> None:
 def _beside(file: Path) -> Iterator[Path]:
     """What a task may read beside its file: meshes and textures, but no hidden files, and no folders of a home."""
     folder = file.resolve().parent
-    wide = folder in (Path.home(), *Path.home().parents)
+    home = Path(os.path.expanduser("~"))
+    wide = folder in (home, *home.parents)
     for entry in folder.iterdir():
         if not entry.name.startswith(".") and (entry.is_file() or not wide):
             yield entry

@@ -15,6 +15,9 @@ OLD = WHOLE | {"landlock files": "no Landlock", "landlock network": "no Landlock
 ELSEWHERE = {"resource limits": "active", **dict.fromkeys(("landlock files", "seccomp"), "needs Linux")}
 
 
+hidden: list[bool] = []
+
+
 @pytest.fixture
 def system(monkeypatch):
     """Sets which layers this system seems to have."""
@@ -23,6 +26,8 @@ def system(monkeypatch):
     def give(layers: dict[str, str], doubled: frozenset[str] = frozenset()) -> None:
         monkeypatch.setattr(confinement, "confinement_here", lambda profile: Confinement(profile.name, layers, doubled))
 
+    monkeypatch.setattr(confinement, "hide", lambda: hidden.append(True))
+    hidden.clear()
     yield give
     os.environ.pop(REQUIRE_VARIABLE, None)
 
@@ -34,6 +39,7 @@ def test_nothing_is_said_where_nothing_is_missing(system):
     system(WHOLE | {"landlock network": "the kernel's Landlock is version 3"}, frozenset({"landlock network"}))
     confinement.announce(said.append, require=False)
     assert said == []
+    assert not hidden
     assert REQUIRE_VARIABLE not in os.environ
 
 
@@ -42,6 +48,7 @@ def test_what_is_missing_is_said_once_with_the_reason(system):
     system(ELSEWHERE)
     confinement.announce(said.append, require=False)
     assert len(said) == 1
+    assert hidden
     for profile in (REWARD_CHILD, WORKER):
         assert f"a {profile.name} runs here without: landlock files, seccomp (needs Linux)." in said[0]
 

@@ -245,6 +245,24 @@ def _lives(pid: int, patience_s: float) -> bool:
     return True
 
 
+@pytest.mark.parametrize(("hide", "outcome"), [("", "canary"), ("confine.hide()", "shut: PermissionError")])
+def test_a_process_that_hides_cannot_be_read_by_its_equals(hide, outcome):
+    """Both without privileges and without Landlock, as for an ordinary user on an old kernel."""
+    child = "import os; print(open(f'/proc/{os.getppid()}/environ').read())"
+    code = f"""
+import os, subprocess, sys
+from rewards import confine
+confine._prctl(38, 1)  # PR_SET_NO_NEW_PRIVS, or root has its capabilities again in the child
+confine._capset(effective=0, permitted=0)
+{hide}
+child = subprocess.run([sys.executable, "-c", {child!r}], env={{}}, capture_output=True, text=True)
+print("shut: PermissionError" if "PermissionError" in child.stderr else child.stdout)
+"""
+    environment = ENVIRONMENT | {"OPENAI_API_KEY": CANARY}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert outcome in done.stdout
+
+
 def test_it_has_no_terminal():
     """In a session with a terminal it starts one of its own, where nothing can be typed into the user's shell."""
     code = """
