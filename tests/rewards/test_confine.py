@@ -43,15 +43,21 @@ from rewards import confine
 confine._LAYERS = tuple(layer for layer in confine._LAYERS if layer[0] in FACTS["layers"])
 confine._LANDLOCK_PARTS = tuple(FACTS["parts"])
 found = confine.confine(confine.{profile}, writable=[FACTS["scratch"]])
-print(json.dumps({{"layers": dict(found.layers), "missing": found.missing, "outcome": tried({attack!r})}}))
+attack = {attack!r}
+outcome = {{n: tried(a) for n, a in attack.items()}} if isinstance(attack, dict) else tried(attack)
+print(json.dumps({{"layers": dict(found.layers), "missing": found.missing, "outcome": outcome}}))
 """
 ALL = tuple(name for name, _ in confine._LAYERS)
 PARTS = ("files", "network", "signals")
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> dict:
+def outside(tmp_path: Path) -> dict[str, str]:
     """What lies around a confined process."""
+    return _make_outside(tmp_path)
+
+
+def _make_outside(tmp_path: Path) -> dict[str, str]:
     for name in ("scratch", "outside"):
         (tmp_path / name).mkdir()
     (tmp_path / "outside" / "secret").write_text(f"{CANARY} in a file")
@@ -63,12 +69,14 @@ def outside(tmp_path: Path) -> dict:
     }
 
 
-def run(facts: dict, attack: str, layers=ALL, parts=PARTS, profile="REWARD_CHILD", before="") -> dict:
+def run(
+    facts: dict[str, str], attack: str | dict[str, str], layers=ALL, parts=PARTS, profile="REWARD_CHILD", before=""
+) -> dict:
     """What a confined process says after it has tried an attack (Python text that returns what it got)."""
     code = PRELUDE + CHILD.format(attack=attack, profile=profile, before=before)
-    facts = facts | {"layers": list(layers), "parts": list(parts)}
+    told = {**facts, "layers": list(layers), "parts": list(parts)}
     process = subprocess.run(
-        [sys.executable, "-c", PARENT, code, json.dumps(facts)],
+        [sys.executable, "-c", PARENT, code, json.dumps(told)],
         env=ENVIRONMENT | {"OPENAI_API_KEY": f"{CANARY} in a variable"},
         capture_output=True,
         text=True,
@@ -80,13 +88,24 @@ def run(facts: dict, attack: str, layers=ALL, parts=PARTS, profile="REWARD_CHILD
     return json.loads(child["out"].splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory) -> tuple[dict, dict[str, str]]:
+    """All attacks, tried by one confined process, and what lay around it."""
+    outside = _make_outside(tmp_path_factory.mktemp("attacked"))
+    return run(outside, ATTACKS), outside
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_is_shut_out(outside, name):
-    said = run(outside, ATTACKS[name])
-    assert said["outcome"].startswith("shut: "), said
+def test_an_attack_is_shut_out(attacked, name):
+    assert attacked[0]["outcome"][name].startswith("shut: ")
+
+
+def test_the_attacks_left_no_trace(attacked):
+    said, outside = attacked
     assert said["missing"] == {}
     assert CANARY not in json.dumps(said)
     assert Path(outside["victim"]).read_text() == "whole"
+    assert len(list(Path(outside["victim"]).parent.iterdir())) == 2
 
 
 # What each layer alone keeps shut, and what is open without any: a case where nothing is open would show nothing.
