@@ -1,12 +1,13 @@
 """Runs trials in a child process: a program that hangs, crashes or eats memory costs one verdict, no more.
 
-The child has its own session, a scrubbed environment (no keys, no proxies, no GPU), one torch thread, an
-empty working directory, resource limits where the system has them, and dies with its parent. It gets programs
-and signals as files in a temporary folder and answers one JSON line per program on its standard output. A
-program that has not answered in time is killed with its child; the programs after it run in a new one.
+The child has its own session, a scrubbed environment (no keys, no proxies, no GPU), one torch thread and an
+empty working directory, and confines itself before it runs a program (`rewards.confine`): no files but libraries, no
+network, no processes, bounded memory. It gets programs and signals as files in a temporary folder and answers one
+JSON line per program on its standard output. A program that has not answered in time is killed with its child; the
+programs after it run in a new one.
 
-Not covered: the file system and the network are not closed off from the child. What keeps a program from them
-is the allow-list of `rewards.check`, which each program passes before it comes here.
+Not covered: what a system lacks of the confinement (`confinement_here`), and what docs/security.md lists. Each
+program also passes the allow-list of `rewards.check` before it comes here.
 """
 
 import contextlib
@@ -28,13 +29,16 @@ from typing import IO, Any
 import torch
 
 from rewards.check import check
+from rewards.confine import REQUIRE_VARIABLE, Confinement, Profile
 from rewards.expressions import Violation
 from tasks.errors import UserError
 from tasks.signals import Signals, SignalTable
 
 START_TIMEOUT_S = 120.0
 """Longest time from starting a child to its first word: the import of torch, 1.5 s on an idle machine."""
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH")
+_KEPT_VARIABLES = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", REQUIRE_VARIABLE,
+)  # fmt: skip
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _PROGRAM_LINE = re.compile(r'File "<reward>", line (\d+)')
 _PATH_VARIABLE = "EUREKA_TRIAL_PATH"
@@ -115,6 +119,28 @@ def run_trials(
                 reports[run.culprit] = TrialReport((_ended(run, timeout_s),), (), None, num_envs)
             pending = [index for index in pending if index not in reports]
     return [reports[index] for index in range(len(texts))]
+
+
+def confinement_here(profile: Profile) -> Confinement:
+    """What confinement comes to on this system, found out by a child that confines itself and does nothing else.
+
+    Raises TrialError where the child does not start.
+    """
+    environment = {name: value for name, value in _environment().items() if name != REQUIRE_VARIABLE}
+    try:
+        child = subprocess.run(
+            [sys.executable, "-B", "-c", _PROBE, profile.name],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            start_new_session=True,
+            timeout=START_TIMEOUT_S,
+            check=True,
+        )
+        name, layers, doubled = json.loads(child.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise TrialError(f"the process that tries the confinement failed: {' '.join(str(error).split())}") from None
+    return Confinement(name, layers, frozenset(doubled))
 
 
 def _worlds(batch: Signals) -> int:
@@ -233,11 +259,19 @@ def _environment() -> dict[str, str]:
     return {**kept, **_ONE_THREAD, _PATH_VARIABLE: path, "CUDA_VISIBLE_DEVICES": "", "PYTHONSAFEPATH": "1"}
 
 
-_BOOT = f"""
+_PATHS = f"""
 import os, sys
 sys.path[:] = list(dict.fromkeys([*os.environ.pop({_PATH_VARIABLE!r}).split(os.pathsep), *sys.path]))
+"""
+_BOOT = f"""{_PATHS}
 from rewards.trial_child import main
 main(sys.argv[1], float(sys.argv[2]))
+"""
+_PROBE = f"""{_PATHS}
+import json
+from rewards.confine import REWARD_CHILD, WORKER, confine
+found = confine(next(profile for profile in (REWARD_CHILD, WORKER) if profile.name == sys.argv[1]))
+print(json.dumps([found.profile, dict(found.layers), sorted(found.doubled)]))
 """
 
 

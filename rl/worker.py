@@ -4,6 +4,9 @@ Reads RUN_DIR/request.json, trains, evaluates, records a video if asked to, and 
 every case but a bad request; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status "ok"; 1
 another status, with a result; 2 bad request, one line on stderr. A training that was interrupted continues
 from its newest checkpoint with `--resume`.
+
+The process confines itself (`rewards.confine`) before it trains: it writes RUN_DIR and nothing else, has no network,
+and starts programs only where the request wants a video, which is drawn and encoded by others.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,6 +24,8 @@ from typing import Any, NoReturn
 # the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
+# NumPy starts its threads when it is imported, and `rewards.confine` reaches the first thread of a process alone.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from rl.record import RESULT, TERMINATED, TrainRequest, error_entry, make_result, read_request, write_json_atomic
 from tasks.errors import UserError
@@ -49,15 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _terminate)
-    result = run(request, run_dir, resume=resume)
+    # Called with arguments this process is another's, which shall not be confined for good.
+    result = run(request, run_dir, resume=resume, confined=arguments is None)
     return 0 if result["status"] == "ok" else 1
 
 
-def run(request: TrainRequest, run_dir: Path, *, resume: bool = False) -> dict[str, Any]:
-    """Train and record; whatever happens, run_dir/result.json is written and returned."""
+def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined: bool = False) -> dict[str, Any]:
+    """Train and record; whatever happens, run_dir/result.json is written and returned.
+
+    With `confined` this process confines itself before, and stays so."""
     from rl.train import train
 
     try:
+        if confined:
+            _confine(request, run_dir)
         result = train(request, run_dir, resume=resume)
         if result["status"] == "ok" and request.video:
             result = result | {"video": _record_video(request, run_dir, result)}
@@ -73,6 +83,32 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False) -> dict[s
     result = make_result(request, "error", error=error)
     write_json_atomic(run_dir / RESULT, result)
     return result
+
+
+def _confine(request: TrainRequest, run_dir: Path) -> None:
+    """Raises UserError for an unknown task, and where a layer is missing that is demanded."""
+    from rewards.confine import WORKER, confine
+    from tasks import registry
+
+    task = registry.make(request.task)
+    own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
+    confine(
+        WORKER,
+        readable=[entry for path in own for entry in _beside(path)],
+        writable=[run_dir.resolve()],
+        programs=request.video,
+        gpu=request.device.startswith("cuda"),
+    )
+
+
+def _beside(file: Path) -> Iterator[Path]:
+    """What a task may read beside its file: meshes and textures, but no hidden files, and no folders of a home."""
+    folder = file.resolve().parent
+    home = Path(os.path.expanduser("~"))
+    wide = folder in (home, *home.parents)
+    for entry in folder.iterdir():
+        if not entry.name.startswith(".") and (entry.is_file() or not wide):
+            yield entry
 
 
 def _record_video(request: TrainRequest, run_dir: Path, result: dict[str, Any]) -> str | None:

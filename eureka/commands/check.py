@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from eureka.commands.confinement import announce
 from eureka.commands.places import existing_file, judge
 from tasks import registry
 from tasks.errors import UserError
@@ -28,9 +29,13 @@ class Check:
     """The task whose signals it uses: a name, or a Python file."""
     json: bool = False
     """Print the verdict as JSON."""
+    require_sandbox: bool = False
+    """Refuse to run the program where its process cannot be confined in full."""
 
     def run(self) -> int:
         """Print the verdict."""
+        if self.require_sandbox:
+            announce(print, require=True)
         task = registry.make(self.task)
         verdict = judge(task, self._text(), origin=self.file)
         if self.json:

@@ -39,14 +39,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Try what this machine can do: packages, physics, the reward gate, threads, GPU, renderers, video, the LLM's
-    endpoint, the folder for runs. Exit code 1 if something essential is broken. No key is printed."""
+    """Try what this machine can do: packages, physics, the reward gate, the sandbox, threads, GPU, renderers, video,
+    the LLM's endpoint, the folder for runs. Exit code 1 if something essential is broken. No key is printed."""
 
     def run(self) -> int:
         """Try everything, one line each."""
         console = Console(highlight=False, soft_wrap=True)
         broken = 0
-        for check in (_python, _packages, _physics, _gate, _threads, _gpu, _renderers, _ffmpeg, _endpoint, _folder):
+        for check in _CHECKS:
             for finding in _tried(check):
                 mark, colour = _MARKS[finding.level]
                 console.print(f"[{colour}]{mark}[/]  {finding.subject:<10}", end=" ")
@@ -117,6 +117,17 @@ def _gate() -> Iterator[Finding]:
         )
     else:
         yield Finding("broken", "gate", " ".join(verdict.explain().split()))
+
+
+def _sandbox() -> Iterator[Finding]:
+    from eureka.commands.confinement import confinements
+    from rewards.confine import ACTIVE, missing_line
+
+    for found in confinements():
+        active = [name for name, state in found.layers.items() if state == ACTIVE]
+        line = missing_line(found)
+        text = f"{found.profile}: {', '.join(active)}"
+        yield Finding("without" if line else "good", "sandbox", f"{text}; {line}" if line else text)
 
 
 def _threads() -> Iterator[Finding]:
@@ -220,3 +231,8 @@ def _folder() -> Iterator[Finding]:
     except OSError as error:
         text = f"{existing.resolve()} cannot be written ({error.strerror})"
         yield Finding("broken", "runs", f"{text}; work in another folder, or name one with --out")
+
+
+_CHECKS = (
+    _python, _packages, _physics, _gate, _sandbox, _threads, _gpu, _renderers, _ffmpeg, _endpoint, _folder,
+)  # fmt: skip

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from eureka.archive import Archive
+from eureka.commands.confinement import announce
 from eureka.commands.places import parse_settings, with_settings
 from eureka.commands.progress import LiveListener, ProgressListener
 from eureka.designers.base import Designer, DesignerConfig, DesignerStopped
@@ -62,6 +63,8 @@ class Search:
     """The search's folder; runs/TASK/TIME when not given."""
     resume: Path | None = None
     """Go on with the search in this folder; nothing finished is repeated, no reply is paid for twice."""
+    require_sandbox: bool = False
+    """Refuse to search where the processes that run rewards cannot be confined in full."""
     designer: tyro.conf.OmitArgPrefixes[DesignerConfig] = field(default_factory=DesignerConfig)
     """Who writes the rewards, and how it is reached."""
 
@@ -70,6 +73,8 @@ class Search:
         if self.slots is not None and self.slots < 1:  # before a folder is made for the search
             raise UserError(f"--slots is {self.slots}; expected at least 1.")
         say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
+        if self.require_sandbox:
+            announce(say, require=True)
         if self.resume is None:
             folder, config, designer = self._begin(say)
         else:
@@ -80,6 +85,8 @@ class Search:
         terminal = Console(stderr=True).is_terminal
         listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
         listener.say(f"{task.name}: designer {designer.name}, {executor.slots} trainings at a time -> {folder}")
+        if not self.require_sandbox:
+            announce(listener.say, require=False)
         try:
             result = run_search(folder, config, designer, executor, listener)
         except DesignerStopped as stopped:
@@ -108,7 +115,7 @@ class Search:
 
     def _as_recorded(self, recording: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A recorded search again, with its own task and settings."""
-        free = ("task", "set", "slots", "out", "resume", "designer", "video", "time_limit_s")
+        free = ("task", "set", "slots", "out", "resume", "designer", "video", "time_limit_s", "require_sandbox")
         changed = [
             f"--{f.name.replace('_', '-')}"
             for f in dataclasses.fields(self)
@@ -144,7 +151,8 @@ class Search:
     def _go_on(self, folder: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A search that was stopped. Its settings stand; the way to the designer (key, endpoint, budget) may be new."""
         config = load_config(folder)
-        fixed = {f.name: f.default for f in dataclasses.fields(self) if f.name not in ("slots", "resume", "designer")}
+        free = ("slots", "resume", "designer", "require_sandbox")
+        fixed = {f.name: f.default for f in dataclasses.fields(self) if f.name not in free}
         changed = [name for name, default in fixed.items() if getattr(self, name) != default]
         if changed:
             names = ", ".join("TASK" if name == "task" else f"--{name.replace('_', '-')}" for name in changed)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -22,13 +21,13 @@ from pathlib import Path
 from typing import IO
 
 from eureka.executors.base import Ended, Ending, Job
+from rewards.confine import is_secret
 from tasks.errors import UserError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _GRACE_S = 5.0  # between asking a process to end and ending it
 _POLL_S = 0.1
-_SECRET_MARKS = ("API_KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "OPENAI_")
 _SECRET_LENGTH = 8  # a shorter value is a placeholder, and may stand in any other variable by chance
 
 
@@ -45,15 +44,13 @@ class _Process:
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that a training may see: none that is named like a secret, none that holds one of their values,
     none with a user's password in an address."""
-    secrets = {name: value for name, value in environ.items() if any(mark in name.upper() for mark in _SECRET_MARKS)}
+    secrets = {name: value for name, value in environ.items() if is_secret(name, value)}
     # A path, such as that of a file with a token, is no secret and part of many other values.
     values = {v.strip() for v in secrets.values() if len(v.strip()) >= _SECRET_LENGTH and v.strip()[0] not in "/~."}
     return {
         name: value
         for name, value in environ.items()
-        if name not in secrets
-        and not any(secret in value for secret in values)
-        and not re.search(r"://[^/\s@]*:[^/\s@]*@", value)
+        if name not in secrets and not any(secret in value for secret in values)
     }
 
 
