@@ -16,6 +16,7 @@ import mujoco
 
 from eureka.archive import Archive, Run
 from eureka.candidate import Candidate
+from eureka.proposing import stored_graph
 from eureka.training import Training, finished_result
 from rewards.library.library import load
 from rewards.source import RewardSource
@@ -54,6 +55,7 @@ def final_trainings(
             wanted[role] = source
     trainings = []
     for role, source in wanted.items():
+        graph = stored_graph(folder, best.candidate_id) if role == "final" else None
         for number in range(seeds):
             run_id = f"{role}_s{seed + FINAL_SEED_OFFSET + number}"
             request = TrainRequest(
@@ -61,6 +63,7 @@ def final_trainings(
                 candidate_id=best.candidate_id if role == "final" else None,
                 task=task_ref,
                 reward=source.text,
+                reward_graph=graph,
                 reward_origin=source.origin,
                 config=config,
                 seed=seed + FINAL_SEED_OFFSET + number,

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.function import RewardFunction, build_reward
+from rewards.result import RewardError
 from rewards.source import RewardSource
-from rewards.trace import RewardError, RewardFunction, build_reward
 from rl import checkpoint
 from rl.evaluate import Evaluation, evaluate
 from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
@@ -69,7 +70,7 @@ def train(
     if not resume:
         _remove_earlier(run_dir)
     try:
-        reward = build_reward(request.reward, task.signal_table)
+        reward = build_reward(request.reward, task.signal_table, request.reward_graph)
     except RewardError as error:
         return _refused(request, run_dir, task, "reward_error", reward_error_entry(error))
     except UserError as error:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rsl_rl.algorithms import PPO
 
-from rewards.trace import build_reward
+from rewards.function import build_reward
 from rl import checkpoint
 from rl.evaluate import evaluate
 from rl.record import read_metrics
