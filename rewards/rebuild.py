@@ -122,8 +122,8 @@ def rebuild(graph: RewardGraph, worlds: int, device: torch.device) -> Function:
 def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float) -> tuple[Function, str]:
     """The function compiled by inductor and "", or the function as it was and why.
 
-    A compilation that is not ready after `limit_s` seconds goes on in its thread and is never used. Compiled values
-    differ from uncompiled ones by rounding.
+    A compilation that is not ready after `limit_s` seconds goes on in its thread, for which the process waits at its
+    end, and is never used. Compiled values differ from uncompiled ones by rounding.
     """
     ready: list[Function] = []
     failure: list[str] = []
@@ -140,7 +140,7 @@ def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float)
 
     import torch._inductor
 
-    thread = threading.Thread(target=compile_it, daemon=True)
+    thread = threading.Thread(target=compile_it)  # ended in the middle, it would abort the process
     thread.start()
     thread.join(limit_s)
     if ready:

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from rewards.expressions import Violation
 from rewards.graph import FORMAT, MAX_CONSTANT_NUMBERS, MAX_NODES
+from rewards.numbering import flat, numbered
 from rewards.operators import DROPPED_ARGUMENTS, DTYPES, MEMORY_FORMATS, overload
 from rewards.result import one_line, structure_problem
 from rewards.trace import PROGRAM_NAME, Program, program_line
@@ -36,9 +37,17 @@ FOLDED_NUMBERS = 1024
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _FORMAT_NAMES = {memory_format: name for name, memory_format in MEMORY_FORMATS.items()}
 _SAME = frozenset({"lift_fresh.default", "lift_fresh_copy.default", "detach.default", "alias.default"})
+_SLOW_POINTWISE = frozenset(
+    f"{name}.default"
+    for name in ("clamp", "clamp_min", "clamp_max", "softplus", "elu", "celu", "gelu", "silu", "mish", "hardtanh",
+                 "hardsigmoid", "hardswish", "leaky_relu", "square")
+) | {"pow.Tensor_Scalar"}  # fmt: skip
 _WORLDS_HINT = "tensors hold all worlds already: no loop, branch or number may depend on how many there are"
 _VALUE_HINT = "use torch.where for decisions and torch.stack to join tensors"
 _MASK_HINT = "use torch.where(mask, a, b)"
+_CHANGED_HINT = "make new tensors: y = x + 1 instead of x += 1, and x.clone() before writing into x"
+_STATE = "a tensor made at the top level of the program is changed."
+_STATE_HINT = "keep no state: make new tensors inside the function"
 
 
 class Untraceable(Exception):
@@ -84,7 +93,7 @@ def record(program: Program, inputs: Sequence[tuple[str, int]]) -> dict[str, Any
             "total": recorder.result("total", total),
             "components": [[name, recorder.result(name, value)] for name, value in components.items()],
         }
-    return _numbered(graph)
+    return numbered(graph)
 
 
 def _run(program: Program, arguments: Sequence[torch.Tensor], recorder: "_Recorder") -> Any:
@@ -103,6 +112,8 @@ def _run(program: Program, arguments: Sequence[torch.Tensor], recorder: "_Record
         if type(error).__module__.startswith("torch."):  # an exception of symbolic shapes or of fake tensors
             message = "a number, truth value or shape depends on the values of tensors."
             raise Untraceable(line, "T210", message, _VALUE_HINT) from error
+        if "mutating a non-functional tensor" in str(error):
+            raise Untraceable(line, "T207", _STATE, _STATE_HINT) from error
         kind = type(error).__name__
         message = f"with an unknown number of worlds: {kind}: {one_line(error)}"
         raise Untraceable(line, "T214", message, _WORLDS_HINT, kind) from error
@@ -166,12 +177,12 @@ class _Recorder(TorchDispatchMode):
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = str(func).removeprefix("aten.")
         if func.namespace != "aten" or not (name in _SAME or overload(name)):
-            self._refuse_operator(func, name)
+            self._refuse_operator(func, name, args)
         if name == "index.Tensor" and any(i is not None and i.dtype == torch.bool for i in args[1]):
             self._refuse("T210", "the shape of a result depends on values (a mask selects rows).", _MASK_HINT)
         if name == "index_put.default":
             return self._write_by_index(func, args, kwargs)
-        output: Any = func(*args, **kwargs)
+        output: Any = _shaped(name, func, args, kwargs)
         if name in _SAME or _changes_nothing(name, args, kwargs, output):
             self._name(output, self._reference(args[0]))
             return output
@@ -226,11 +237,11 @@ class _Recorder(TorchDispatchMode):
 
     def _folded(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         """The value of an operator on constants alone, if it is small; None: it stays an operator."""
-        tensors = [value for value in _flat([args, kwargs]) if isinstance(value, torch.Tensor)]
+        tensors = [value for value in flat([args, kwargs]) if isinstance(value, torch.Tensor)]
         references = [self._reference(tensor) for tensor in tensors]
         if any(reference[0] != "constant" for reference in references) or func._schema.name.startswith("aten::empty"):
             return None
-        if any(isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool) for value in _flat([args, kwargs])):
+        if any(isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool) for value in flat([args, kwargs])):
             return None
         real = dict(zip(map(id, tensors), (self._values[reference[1]] for reference in references), strict=True))
 
@@ -312,25 +323,30 @@ class _Recorder(TorchDispatchMode):
             self._refuse("T204", f"a tensor is {dtype}.", "use float32, int64, int32 or bool")
         return _DTYPE_NAMES[dtype]
 
-    def _refuse_operator(self, func: Any, name: str) -> NoReturn:
+    def _refuse_operator(self, func: Any, name: str, args: Sequence[Any]) -> NoReturn:
         if torch.Tag.data_dependent_output in func.tags:
             self._refuse("T210", "a tensor is turned into a Python number or truth value.", _VALUE_HINT)
+        if func._schema.is_mutable and self._references.get(id(args[0]), [""])[0] == "input":
+            self._refuse("T208", "the program changes an argument in place.", _CHANGED_HINT)
         if func._schema.is_mutable:
-            message = "a tensor made at the top level of the program is changed."
-            self._refuse("T207", message, "keep no state: make new tensors inside the function")
+            self._refuse("T207", _STATE, _STATE_HINT)
         self._refuse("T215", f"the operator '{name}' is not available.", "write it with other torch functions")
 
     def _refuse(self, code: str, message: str, hint: str) -> NoReturn:
         raise Untraceable(running_line(), code, message, hint)
 
 
-def _flat(value: Any, dicts: bool = True) -> list[Any]:
-    """The leaves of nested lists and, unless they are leaves themselves, of the values of dicts."""
-    if isinstance(value, list | tuple):
-        return [leaf for item in value for leaf in _flat(item, dicts)]
-    if isinstance(value, dict) and dicts:
-        return _flat(list(value.values()))
-    return [value]
+def _shaped(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operator's result: a shape. Some operators take torch ten times as long as others to find the same."""
+    if args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float32:
+        rest = [*args[1:], *kwargs.values()]
+        if name in _SLOW_POINTWISE and not any(isinstance(value, torch.Tensor | torch.SymInt) for value in rest):
+            return torch.ops.aten.mul.Tensor(args[0], 2.0)
+        if name == "linalg_vector_norm.default" and len(args) in (3, 4) and args[2] and not kwargs:
+            return torch.ops.aten.sum.dim_IntList(args[0], *args[2:4])
+        if name in ("maximum.default", "minimum.default") and args[1].dtype == torch.float32:
+            return torch.ops.aten.sub.Tensor(*args)
+    return func(*args, **kwargs)
 
 
 def _changes_nothing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
@@ -341,55 +357,6 @@ def _changes_nothing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], o
     return name == "_to_copy.default" and output.dtype == args[0].dtype and kwargs.get("memory_format") is None
 
 
-def _numbered(graph: dict[str, Any]) -> dict[str, Any]:
-    """The graph with constants and nodes that a result needs, and values numbered from the first input on."""
-    needed: set[tuple[str, int]] = set()
-    pending = [graph["total"], *(reference for _, reference in graph["components"])]
-    while pending:
-        kind, place = pending.pop()[:2]
-        if (kind, place) not in needed:
-            needed.add((kind, place))
-            if kind == "node":
-                node = graph["nodes"][place]
-                leaves = _flat([node["args"], *node["kwargs"].values()], dicts=False)
-                pending += [leaf["v"] for leaf in leaves if _is_value(leaf)]
-    numbers = {("input", place, 0): place for place in range(len(graph["inputs"]))}
-    for place in range(len(graph["constants"])):
-        if ("constant", place) in needed:
-            numbers["constant", place, 0] = len(numbers)
-    for place, node in enumerate(graph["nodes"]):
-        if ("node", place) in needed:
-            numbers |= {("node", place, output): len(numbers) + output for output in range(len(node["out"]))}
-
-    def number(reference: list[Any]) -> int:
-        kind, place, output = [*reference, 0][:3]
-        return numbers[kind, place, output]
-
-    def renumbered(value: Any) -> Any:
-        if isinstance(value, list):
-            return [renumbered(item) for item in value]
-        return {"v": number(value["v"])} if _is_value(value) else value
-
-    nodes = [
-        {**node, "args": renumbered(node["args"]), "kwargs": {k: renumbered(v) for k, v in node["kwargs"].items()}}
-        for place, node in enumerate(graph["nodes"])
-        if ("node", place) in needed
-    ]
-    constants = [item for place, item in enumerate(graph["constants"]) if ("constant", place) in needed]
-    components = [[name, number(reference)] for name, reference in graph["components"]]
-    return {
-        **graph,
-        "constants": constants,
-        "nodes": nodes,
-        "total": number(graph["total"]),
-        "components": components,
-    }
-
-
 def _words(offset: int, slope: int) -> str:
     worlds = "N" if slope == 1 else f"{slope} N"
     return f"{worlds} + {offset}" if offset else worlds
-
-
-def _is_value(item: Any) -> bool:
-    return isinstance(item, dict) and "v" in item
