@@ -7,6 +7,8 @@ torch's minor versions; a name that this torch does not have is simply not avail
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -77,6 +79,27 @@ def overload(name: str) -> torch._ops.OpOverload | None:
     packet = getattr(torch.ops.aten, packet_name, None)
     found = getattr(packet, overload_name, None) if packet is not None else None
     return found if isinstance(found, torch._ops.OpOverload) else None
+
+
+def binding(name: str) -> Callable[..., Any] | None:
+    """torch's own Python binding of an operator, which takes half the time to call; None where there is none.
+
+    Called with a tensor first it chooses the same operator from the same arguments.
+    """
+    packet = name.partition(".")[0]
+    return _BINDINGS.get(packet) if name in NAMES else None
+
+
+_BOUND = """
+    abs exp log log1p sqrt rsqrt neg square sigmoid tanh sin cos sign reciprocal relu floor acos atan2 hypot
+    add sub mul div rsub pow maximum minimum where clamp clamp_min clamp_max
+    eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or bitwise_not
+    sum mean prod amax amin select squeeze unsqueeze stack cat zeros_like ones_like full_like softmax
+"""
+_BINDINGS: dict[str, Callable[..., Any]] = {name: getattr(torch, name) for name in _BOUND.split()} | {
+    "linalg_vector_norm": torch.linalg.vector_norm,
+    "softplus": torch.nn.functional.softplus,
+}
 
 
 def is_view(operator: torch._ops.OpOverload) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from rewards.graph import GraphError, Node, Ref, RewardGraph, Size, references
-from rewards.operators import FACTORIES, is_view, overload
+from rewards.operators import FACTORIES, binding, is_view, overload
 
 PEAK_LIMIT_BYTES = 4 * 2**30
 """Most memory that a reward may need at once, besides its inputs."""
@@ -108,7 +108,7 @@ def rebuild(graph: RewardGraph, worlds: int, device: torch.device) -> Function:
         values.append(written.get_attr(f"c{place}"))
     for node in graph.nodes:
         args, kwargs = _positional(node, values, worlds), _keywords(node, values, worlds, device)
-        made = written.call_function(_operator(node), args, kwargs)
+        made = written.call_function(_called(node), args, kwargs)
         outputs = [written.call_function(_item, (made, place)) for place in range(len(node.outputs))]
         if not node.many:
             written.erase_node(outputs[0])
@@ -147,6 +147,14 @@ def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float)
         return ready[0], ""
     reason = failure[0] if failure else f"not ready after {limit_s:g} s"
     return function, f"the reward runs uncompiled: {reason}"
+
+
+def _called(node: Node) -> Callable[..., Any]:
+    """What a rebuilt function calls for a node: the operator, by the quickest way to it."""
+    first = node.args[0] if node.args else None
+    joins = node.operator in ("stack.default", "cat.default")
+    faster = binding(node.operator) if isinstance(first, Ref) or joins else None
+    return faster if faster is not None else _operator(node)
 
 
 def _item(values: Sequence[torch.Tensor], place: int) -> torch.Tensor:

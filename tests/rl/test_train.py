@@ -92,7 +92,7 @@ def test_a_reward_that_raises(make_request, tmp_path):
     assert (result["status"], result["fitness"]) == ("reward_error", None)
     assert result["error"]["type"] == "RuntimeError"
     assert result["error"]["line"] == 6
-    assert "iteration 1" in result["error"]["message"]
+    assert "mat1 and mat2 shapes" in result["error"]["message"]
     assert json.loads((tmp_path / "result.json").read_text()) == result
 
 
