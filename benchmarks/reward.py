@@ -151,7 +151,7 @@ def share_of_training(name: str, num_envs: int, iterations: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--task", default="ant-run", choices=registry.names())
     parser.add_argument("--worlds", type=int, nargs="+", default=[512, 4096, 65_536])
     parser.add_argument("--programs", type=int, default=4, help="how many programs are called (the gate takes all)")
