@@ -33,8 +33,8 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 import torch
 from mujoco.batch import Batch
 
+from rewards.function import build_reward
 from rewards.library.library import load
-from rewards.trace import build_reward
 from rl.config import config_for
 from rl.record import TrainRequest
 from rl.train import Training, available_threads

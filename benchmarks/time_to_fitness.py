@@ -23,8 +23,8 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 import torch
 
+from rewards.function import build_reward
 from rewards.library.library import load
-from rewards.trace import build_reward
 from rl import checkpoint
 from rl.config import config_for
 from rl.evaluate import evaluate

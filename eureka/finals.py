@@ -11,12 +11,15 @@ import inspect
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mujoco
 
 from eureka.archive import Archive, Run
 from eureka.candidate import Candidate
+from eureka.proposing import stored_graph
 from eureka.training import Training, finished_result
+from rewards.function import reward_graph
 from rewards.library.library import load
 from rewards.source import RewardSource
 from rl.config import TrainConfig, to_json
@@ -54,6 +57,7 @@ def final_trainings(
             wanted[role] = source
     trainings = []
     for role, source in wanted.items():
+        graph = stored_graph(folder, best.candidate_id) if role == "final" else _graph_or_none(source, task)
         for number in range(seeds):
             run_id = f"{role}_s{seed + FINAL_SEED_OFFSET + number}"
             request = TrainRequest(
@@ -61,6 +65,7 @@ def final_trainings(
                 candidate_id=best.candidate_id if role == "final" else None,
                 task=task_ref,
                 reward=source.text,
+                reward_graph=graph,
                 reward_origin=source.origin,
                 config=config,
                 seed=seed + FINAL_SEED_OFFSET + number,
@@ -70,6 +75,15 @@ def final_trainings(
             )
             trainings.append(Training(request, folder / "final" / run_id))
     return trainings
+
+
+def _graph_or_none(source: RewardSource, task: Task) -> dict[str, Any] | None:
+    """The graph of a baseline, traced once here instead of in each of its trainings; None where it has none, which its
+    trainings then report."""
+    try:
+        return reward_graph(source.text, task.signal_table)
+    except UserError:
+        return None
 
 
 def baseline_source(task: Task, role: str) -> RewardSource | None:

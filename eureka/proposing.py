@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eureka import prompts
 from eureka.archive import Archive
@@ -17,10 +18,12 @@ from eureka.candidate import Candidate, Status, ask_id, candidate_id
 from eureka.designers.base import Ask, DesignContext, Designer, DesignerStopped, Reply, StoringDesigner
 from eureka.listener import Listener
 from rewards.gate import Verdict, admit_many
-from rl.record import write_atomic
+from rl.record import read_json, write_atomic, write_json_atomic
 from tasks.errors import UserError
 from tasks.signals import Signals, SignalTable
 
+GRAPH_FILE = "reward_graph.json"
+"""In a candidate's folder: the graph that the gate made of its program."""
 OUTAGES = ("rate_limited", "server", "network", "timeout")
 """Outcomes that say nothing about the reply asked for."""
 
@@ -86,11 +89,21 @@ def propose(
                 next_asks[name] = _repair(ask, reply, verdict)
                 continue
             judged[name] = _settle(candidate, reply, verdict, attempt)
-            _write_files(folder, judged[name], ask, reply)
+            _write_files(folder, judged[name], ask, reply, verdict)
             archive.put_candidate(judged[name])
             listener.judged(judged[name])
         open_asks = next_asks
     return [judged[c.candidate_id] for c in candidates]
+
+
+def stored_graph(folder: Path, candidate: str) -> dict[str, Any] | None:
+    """The graph of an accepted candidate; None where its file was never written or is damaged: a training then has
+    the program traced again, which gives the same graph."""
+    try:
+        data = read_json(folder / "candidates" / candidate / GRAPH_FILE)
+    except UserError:
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def first_ask(context: DesignContext, view: prompts.TaskView) -> Ask:
@@ -173,11 +186,14 @@ def _settle(candidate: Candidate, reply: Reply, verdict: Verdict | None, attempt
     )
 
 
-def _write_files(folder: Path, candidate: Candidate, ask: Ask, reply: Reply) -> None:
-    """reward.py, prompt.md and reply.md of a candidate: the last attempt's, for people to read."""
+def _write_files(folder: Path, candidate: Candidate, ask: Ask, reply: Reply, verdict: Verdict | None) -> None:
+    """reward.py, prompt.md and reply.md of a candidate, the last attempt's, for people to read; and its graph, which
+    is what trains."""
     place = folder / "candidates" / candidate.candidate_id
     place.mkdir(parents=True, exist_ok=True)
     write_atomic(place / "prompt.md", prompts.as_markdown(ask.messages).encode())
     write_atomic(place / "reply.md", (reply.text or f"(no text: {reply.outcome} {reply.error or ''})").encode())
     if candidate.source is not None:
         write_atomic(place / "reward.py", candidate.source.encode())
+    if verdict is not None and verdict.graph is not None:
+        write_json_atomic(place / GRAPH_FILE, verdict.graph)

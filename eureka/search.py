@@ -24,7 +24,7 @@ from eureka.candidate import Candidate, Status, best, candidate_id
 from eureka.designers.base import DesignContext, Designer
 from eureka.executors.base import Executor
 from eureka.listener import Listener
-from eureka.proposing import Gate, first_ask, propose
+from eureka.proposing import Gate, first_ask, propose, stored_graph
 from eureka.report import write_report
 from eureka.score import Score, human_normalised, over_seeds
 from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
@@ -212,6 +212,7 @@ class _Search:
             candidate_id=candidate.candidate_id,
             task=self.task_ref,
             reward=candidate.source,
+            reward_graph=stored_graph(self.folder, candidate.candidate_id),
             reward_origin=candidate.candidate_id,
             config=self.train_config,
             seed=seed,

@@ -6,7 +6,7 @@ process. The same door is for an LLM's reply, a user's file and the library's ow
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rewards.check import RULES, check
 from rewards.expressions import Violation
@@ -54,6 +54,8 @@ class Verdict:
     """Names of the components, as far as the trial saw them."""
     time_per_call_s: float | None
     """Seconds of one call on one thread at the largest sampled batch; None unless accepted."""
+    graph: dict[str, Any] | None = None
+    """The reward graph as plain data, for `rewards.function.build_reward`; None unless accepted."""
 
     def explain(self) -> str:
         """The verdict for the program's author: each problem with the lines around it, its rule and the way
@@ -129,7 +131,9 @@ def admit_many(
     for (index, source), report in zip(sources.items(), reports, strict=True):
         stage: Stage = "accepted" if report.ok else "trial"
         clock = report.time_per_call_s
-        verdicts[index] = Verdict(report.ok, source, stage, report.problems, report.components, clock)
+        verdicts[index] = Verdict(
+            report.ok, source, stage, report.problems, report.components, clock, report.graph
+        )
     return [verdicts[index] for index in range(len(replies))]
 
 

@@ -1,16 +1,22 @@
 """Runs trials in a child process: a program that hangs, crashes or eats memory costs one verdict, no more.
 
-The child has its own session, a scrubbed environment (no keys, no proxies, no GPU), one torch thread and an
-empty working directory, and confines itself before it runs a program (`rewards.confine`): no files but libraries, no
-network, no processes, bounded memory. It gets programs and signals as files in a temporary folder and answers one
-JSON line per program on its standard output. A program that has not answered in time is killed with its child; the
-programs after it run in a new one.
+The child is a warm server (`rewards.trial_child`) that lives as long as this process needs it and runs each program
+in a fork of its own. It has its own session, a scrubbed environment (no keys, no proxies, no GPU), one torch thread,
+an empty working directory, and dies with its parent; the fork confines itself before the program runs
+(`rewards.confine`): no files but libraries, no network, no processes, bounded memory. Programs and signals go to its
+standard input, answers come as JSON lines on its standard output and are read as data of unknown origin.
+After any fault (no answer in time, a crash, an answer that is none) the child and whatever it started is killed, and
+the programs after it get a new one.
 
-Not covered: what a system lacks of the confinement (`confinement_here`), and what docs/security.md lists. Each
+Not covered: what a system lacks of the confinement (`rewards.probe`), and what docs/security.md lists. Each
 program also passes the allow-list of `rewards.check` before it comes here.
 """
 
+import atexit
+import base64
 import contextlib
+import dataclasses
+import io
 import json
 import os
 import queue
@@ -20,8 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,13 +34,18 @@ from typing import IO, Any
 import torch
 
 from rewards.check import check
-from rewards.confine import REQUIRE_VARIABLE, Confinement, Profile
+from rewards.confine import REQUIRE_VARIABLE
 from rewards.expressions import Violation
+from rewards.graph import GraphError, read_graph
+from rewards.result import RewardError, refuse_unchecked
 from tasks.errors import UserError
 from tasks.signals import Signals, SignalTable
 
 START_TIMEOUT_S = 120.0
-"""Longest time from starting a child to its first word: the import of torch, 1.5 s on an idle machine."""
+"""Longest time from starting a child to its first word: the import of torch and a first trace, 4 s on an idle
+machine."""
+TRACE_TIMEOUT_S = 60.0
+"""Longest trace of a program without a trial."""
 _KEPT_VARIABLES = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", REQUIRE_VARIABLE,
 )  # fmt: skip
@@ -60,6 +70,8 @@ class TrialReport:
     """Median of one call at the largest batch on one thread; None with problems."""
     num_envs: int
     """Number of worlds of the largest batch."""
+    graph: dict[str, Any] | None = None
+    """The reward graph as plain data, read once and found sound; None with problems."""
 
     @property
     def ok(self) -> bool:
@@ -68,12 +80,10 @@ class TrialReport:
 
 
 @dataclass
-class _ChildRun:
-    """What one child got done: verdicts by place in the list, and the program under which it ended, if
-    any."""
+class _Answer:
+    """What came of one job: a verdict, or None and how it ended."""
 
-    verdicts: dict[int, dict[str, Any]]
-    culprit: int | None = None
+    verdict: dict[str, Any] | None
     reason: str = ""  # "time", or how the process ended
     line: int = 0  # of the program, where it hung or crashed, as far as the child could say
 
@@ -86,7 +96,7 @@ def run_trial(text: str, table: SignalTable, samples: Sequence[Signals], timeout
 def run_trials(
     texts: Sequence[str], table: SignalTable, samples: Sequence[Signals], timeout_s: float = 20.0
 ) -> list[TrialReport]:
-    """Try programs in one child process; reports in the order of the texts.
+    """Try programs in the child process; reports in the order of the texts.
 
     Programs that the check refuses are reported with its violations and never run. Worlds of the samples with
     a non-finite signal are left out (a diverged world tells nothing about a reward). With samples of one size
@@ -102,45 +112,44 @@ def run_trials(
     """
     batches = _batches(samples, table)
     num_envs = max(_worlds(batch) for batch in batches)
-    reports: dict[int, TrialReport] = {}
-    for index, text in enumerate(texts):
+    samples_job = _samples_job(table, batches)
+    reports: list[TrialReport] = []
+    for text in texts:
         violations = check(text, table)
         if violations:
-            reports[index] = TrialReport(tuple(violations), (), None, num_envs)
-    pending = [index for index in range(len(texts)) if index not in reports]
-    with tempfile.TemporaryDirectory(prefix="reward-trial-") as folder:
-        if pending:
-            _write_samples(Path(folder), table, batches)
-        while pending:
-            run = _run_child(Path(folder), {index: texts[index] for index in pending}, timeout_s)
-            for index, verdict in run.verdicts.items():
-                reports[index] = _report(verdict, num_envs)
-            if run.culprit is not None:
-                reports[run.culprit] = TrialReport((_ended(run, timeout_s),), (), None, num_envs)
-            pending = [index for index in pending if index not in reports]
-    return [reports[index] for index in range(len(texts))]
+            reports.append(TrialReport(tuple(violations), (), None, num_envs))
+            continue
+        job = {"kind": "try", "text": text, "patience_s": 0.8 * timeout_s}
+        answer = _ask([samples_job, json.dumps(job)], timeout_s)
+        reports.append(_report(answer, num_envs, timeout_s))
+    return reports
 
 
-def confinement_here(profile: Profile) -> Confinement:
-    """What confinement comes to on this system, found out by a child that confines itself and does nothing else.
+def trace_in_child(text: str, table: SignalTable) -> dict[str, Any]:
+    """The graph of one program as plain data, without a trial.
 
-    Raises TrialError where the child does not start.
+    Raises:
+        UserError: the check refuses the program.
+        RewardError: it fails while it is traced, or has no graph.
+        TrialError: the child does not start.
     """
-    environment = {name: value for name, value in _environment().items() if name != REQUIRE_VARIABLE}
+    refuse_unchecked(text, table)
+    patience_s = 0.8 * TRACE_TIMEOUT_S
+    job = {"kind": "trace", "text": text, "patience_s": patience_s, "table": [asdict(item) for item in table]}
+    answer = _ask([json.dumps(job)], TRACE_TIMEOUT_S)
     try:
-        child = subprocess.run(
-            [sys.executable, "-B", "-c", _PROBE, profile.name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=environment,
-            start_new_session=True,
-            timeout=START_TIMEOUT_S,
-            check=True,
-        )
-        name, layers, doubled = json.loads(child.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise TrialError(f"the process that tries the confinement failed: {' '.join(str(error).split())}") from None
-    return Confinement(name, layers, frozenset(doubled))
+        if answer.verdict is None:
+            found = dataclasses.replace(_ended(answer, TRACE_TIMEOUT_S), code="RuntimeError")
+        elif answer.verdict["problems"]:
+            line, code, message, hint = answer.verdict["problems"][0]
+            found = Violation(int(line), str(code), str(message), str(hint))
+        else:
+            read_graph(answer.verdict["graph"])
+            return answer.verdict["graph"]
+    except (KeyError, TypeError, ValueError, GraphError) as error:
+        found = Violation(0, "ValueError", f"the trace is no reward graph: {error}", "")
+    hint = f" {found.hint}" if found.hint else ""
+    raise RewardError(found.code, found.message + hint, found.line)
 
 
 def _worlds(batch: Signals) -> int:
@@ -164,71 +173,126 @@ def _batches(samples: Sequence[Signals], table: SignalTable) -> list[Signals]:
     return batches
 
 
-def _write_samples(folder: Path, table: SignalTable, batches: Sequence[Signals]) -> None:
-    torch.save(list(batches), folder / "samples.pt")
-    (folder / "table.json").write_text(json.dumps([asdict(item) for item in table]), encoding="utf-8")
-    (folder / "cwd").mkdir()
+def _samples_job(table: SignalTable, batches: Sequence[Signals]) -> str:
+    data = io.BytesIO()
+    torch.save(list(batches), data)
+    encoded = base64.b64encode(data.getvalue()).decode()
+    return json.dumps({"kind": "samples", "table": [asdict(item) for item in table], "samples": encoded})
 
 
-def _run_child(folder: Path, texts: Mapping[int, str], timeout_s: float) -> _ChildRun:
-    """One child for the given programs. It ends when all have answered, or with the first that does not."""
-    (folder / "programs.json").write_text(json.dumps(list(texts.items())), encoding="utf-8")
-    with (folder / "stderr.txt").open("wb") as stderr:
-        child = subprocess.Popen(
-            [sys.executable, "-B", "-c", _BOOT, str(folder), str(0.8 * timeout_s)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=_environment(),
-            cwd=folder / "cwd",
-            start_new_session=True,
-        )
-    assert child.stdout is not None
-    lines: queue.Queue[bytes | None] = queue.Queue()
-    reader = threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True)
-    reader.start()
-    try:
-        run = _follow(lines, set(texts), timeout_s)
-    finally:
-        _kill(child)
-        reader.join(timeout=5.0)
-        child.stdout.close()
-    if run.reason == "end":
-        run.reason = _how_it_ended(child.returncode)
-    said = (folder / "stderr.txt").read_text(errors="replace").strip()
-    run.line = _line_of_trace(said) if run.culprit is not None else 0
-    if run.culprit is None and set(run.verdicts) != set(texts) and not run.verdicts:
-        last = f": {said.splitlines()[-1]}" if said else "."
-        raise TrialError(f"the trial process did not start ({run.reason or 'no answer'}){last}")
-    return run
+class _Server:
+    """The warm child. Used by the thread that started it: on Linux it dies with that thread."""
 
+    def __init__(self) -> None:
+        """Start it and wait until it is warm. Raises TrialError if it does not get so far."""
+        self.boot, self.owner = _BOOT, (os.getpid(), threading.get_ident())
+        self.samples = ""
+        self._folder = tempfile.TemporaryDirectory(prefix="reward-trial-")
+        self._said = Path(self._folder.name) / "stderr.txt"
+        scratch = Path(self._folder.name) / "cwd"
+        scratch.mkdir()
+        with self._said.open("ab") as stderr:
+            self._child = subprocess.Popen(
+                [sys.executable, "-B", "-c", _BOOT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=child_environment(),
+                cwd=scratch,
+                start_new_session=True,
+            )
+        assert self._child.stdout is not None
+        self._lines: queue.Queue[bytes | None] = queue.Queue()
+        self._reader = threading.Thread(target=_read_lines, args=(self._child.stdout, self._lines), daemon=True)
+        self._reader.start()
+        first = self._next(START_TIMEOUT_S)
+        if not isinstance(first, dict) or first.get("kind") != "ready":
+            self.close()
+            said = self._said_so_far
+            last = f": {said.splitlines()[-1]}" if said else "."
+            reason = first if first == "time" else _how_it_ended(self._child.returncode)
+            raise TrialError(f"the trial process did not start ({reason}){last}")
 
-def _follow(lines: "queue.Queue[bytes | None]", expected: set[int], timeout_s: float) -> _ChildRun:
-    run = _ChildRun({})
-    current: int | None = None
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while expected - set(run.verdicts):
+    @property
+    def usable(self) -> bool:
+        """Whether this thread can send it a job."""
+        mine = self.owner == (os.getpid(), threading.get_ident())
+        return mine and self.boot == _BOOT and self._child.poll() is None
+
+    def ask(self, jobs: Sequence[str], timeout_s: float) -> _Answer:
+        """Send jobs, of which the last is answered. After a fault the server is closed."""
+        os.truncate(self._said, 0)
+        answer: Any = "end"
+        with contextlib.suppress(BrokenPipeError):  # then it has ended, which the answer tells
+            self._send(jobs)
+            answer = self._next(timeout_s)
+        if isinstance(answer, dict) and answer.get("kind") == "verdict" and isinstance(answer.get("verdict"), dict):
+            if not hasattr(os, "fork"):
+                self.close()  # it has run the program itself
+            return _Answer(answer["verdict"])
+        self.close()
+        if isinstance(answer, dict) and answer.get("kind") == "ended":
+            reason = _how_it_ended(answer.get("status"))
+        else:
+            reason = "time" if answer == "time" else _how_it_ended(self._child.returncode)
+        return _Answer(None, reason, _line_of_trace(self._said_so_far))
+
+    def _send(self, jobs: Sequence[str]) -> None:
+        assert self._child.stdin is not None
+        for job in jobs:
+            if job != self.samples:
+                self._child.stdin.write(job.encode() + b"\n")
+        self._child.stdin.flush()
+        self.samples = jobs[0] if len(jobs) > 1 else self.samples
+
+    def _next(self, timeout_s: float) -> Any:
+        """The next message, or "time", or "end" for an end of the child or a line that is no message."""
         try:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            line = self._lines.get(timeout=timeout_s)
+            return "end" if line is None else json.loads(line)
         except queue.Empty:
-            run.culprit, run.reason = current, "time"
-            return run
-        if line is None:
-            run.culprit, run.reason = current, "end"
-            return run
-        try:
-            message = json.loads(line)
-        except ValueError:  # the child died in the middle of a line
-            run.culprit, run.reason = current, "end"
-            return run
-        if message["kind"] == "start" and message["index"] in expected:
-            current = message["index"]
-            deadline = time.monotonic() + timeout_s
-        elif message["kind"] == "verdict" and message["index"] == current:
-            run.verdicts[message["index"]] = message["verdict"]
-            current = None
-            deadline = time.monotonic() + timeout_s
-    return run
+            return "time"
+        except ValueError:
+            return "end"
+
+    def close(self) -> None:
+        """End the child with everything it started."""
+        if self.owner[0] != os.getpid():
+            return  # a fork of the process that owns it
+        if self._child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.close()
+        _kill(self._child)
+        self._reader.join(timeout=5.0)
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+        self._said_so_far = self._said.read_text(errors="replace").strip() if self._said.exists() else ""
+        self._folder.cleanup()
+
+
+_server: _Server | None = None
+_lock = threading.Lock()
+
+
+def _ask(jobs: Sequence[str], timeout_s: float) -> _Answer:
+    """One job for the warm child, which is started where there is none that can be used."""
+    global _server
+    with _lock:
+        if _server is None or not _server.usable:
+            close_child()
+            _server = _Server()
+        return _server.ask(jobs, timeout_s)
+
+
+def close_child() -> None:
+    """End the warm child; the next trial starts another."""
+    global _server
+    if _server is not None:
+        _server.close()
+        _server = None
+
+
+atexit.register(close_child)
 
 
 def _read_lines(stream: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
@@ -250,7 +314,7 @@ def _kill(child: "subprocess.Popen[bytes]") -> None:
     child.wait()
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """What the child needs to find its libraries and nothing else; above all no API key."""
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     root = str(Path(__file__).resolve().parent.parent)
@@ -259,22 +323,14 @@ def _environment() -> dict[str, str]:
     return {**kept, **_ONE_THREAD, _PATH_VARIABLE: path, "CUDA_VISIBLE_DEVICES": "", "PYTHONSAFEPATH": "1"}
 
 
-_PATHS = f"""
+SEARCH_PATH = f"""
 import os, sys
 sys.path[:] = list(dict.fromkeys([*os.environ.pop({_PATH_VARIABLE!r}).split(os.pathsep), *sys.path]))
 """
-_BOOT = f"""{_PATHS}
+_BOOT = f"""{SEARCH_PATH}
 from rewards.trial_child import main
-main(sys.argv[1], float(sys.argv[2]))
+main()
 """
-_PROBE = f"""{_PATHS}
-import json
-from rewards.confine import REWARD_CHILD, WORKER, confine
-found = confine(next(profile for profile in (REWARD_CHILD, WORKER) if profile.name == sys.argv[1]))
-print(json.dumps([found.profile, dict(found.layers), sorted(found.doubled)]))
-"""
-
-
 def _line_of_trace(stderr: str) -> int:
     """The program's innermost line in the last stack that the child's fault handler wrote; 0 without one."""
     last = re.split(r"^(?:Timeout|Fatal Python error)", stderr, flags=re.MULTILINE)[-1]
@@ -293,16 +349,29 @@ def _how_it_ended(code: int | None) -> str:
     return f"exit status {code}"
 
 
-def _ended(run: _ChildRun, timeout_s: float) -> Violation:
-    if run.reason == "time":
+def _ended(answer: _Answer, timeout_s: float) -> Violation:
+    if answer.reason == "time":
         message = f"the program did not end within {timeout_s:g} s."
-        return Violation(run.line, "T212", message, "compute with a few dozen tensor operations; no long loops")
-    message = f"the program ended its process ({run.reason})."
-    return Violation(run.line, "T213", message, "make smaller tensors and no deep recursion")
+        return Violation(answer.line, "T212", message, "compute with a few dozen tensor operations; no long loops")
+    message = f"the program ended its process ({answer.reason})."
+    return Violation(answer.line, "T213", message, "make smaller tensors and no deep recursion")
 
 
-def _report(verdict: dict[str, Any], num_envs: int) -> TrialReport:
-    problems = tuple(
-        Violation(int(line), str(code), str(message), str(hint)) for line, code, message, hint in verdict["problems"]
-    )
-    return TrialReport(problems, tuple(map(str, verdict["components"])), verdict["time_per_call_s"], num_envs)
+def _report(answer: _Answer, num_envs: int, timeout_s: float) -> TrialReport:
+    if answer.verdict is None:
+        return TrialReport((_ended(answer, timeout_s),), (), None, num_envs)
+    try:
+        problems = tuple(
+            Violation(int(line), str(code), str(message), str(hint))
+            for line, code, message, hint in answer.verdict["problems"]
+        )
+        components, clock = tuple(map(str, answer.verdict["components"])), answer.verdict["time_per_call_s"]
+        graph = None if problems else answer.verdict["graph"]
+        if graph is not None and tuple(name for name, _ in read_graph(graph).components) != components:
+            raise GraphError("reward graph: it has other components than the program.")
+        if not problems and (graph is None or not isinstance(clock, float)):
+            raise GraphError("reward graph: there is none.")
+    except (KeyError, TypeError, ValueError, GraphError) as error:
+        problem = Violation(0, "T215", f"the trial gave no sound graph: {error}", "compute with torch functions only")
+        return TrialReport((problem,), (), None, num_envs)
+    return TrialReport(problems, components, clock, num_envs, graph)

@@ -2,11 +2,11 @@
 
 This is the side that runs in the confined child; `rewards.sandbox` starts it. What it checks is what a
 trainer takes for granted: form, shape (N,), float32, device, finite values, equal results for equal signals,
-arguments left alone, and each world's reward computed from that world's signals alone. Programs whose graph
-could not be recorded (a tensor turned into a Python number, output shapes that depend on values, random
-numbers) are refused too.
+arguments left alone, and each world's reward computed from that world's signals alone. A program that passes is
+traced to its graph, and the graph compared with it (`rewards.agreement`); programs without a graph (a tensor turned
+into a Python number, output shapes that depend on values, random numbers) are refused.
 
-Axes: N worlds. Not covered: states that the samples do not hold, and inputs that are not finite.
+Axes: N worlds. Not covered: inputs that are not finite.
 """
 
 import ast
@@ -19,19 +19,13 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rewards.agreement import graph_of
 from rewards.check import entry_arguments
 from rewards.expressions import Violation
+from rewards.recorder import Untraceable, record
+from rewards.result import RewardError, one_line, storage_of, structure_problem
 from rewards.source import entry_points, parse
-from rewards.trace import (
-    PROGRAM_NAME,
-    Program,
-    RewardError,
-    load_program,
-    one_line,
-    program_line,
-    storage_of,
-    structure_problem,
-)
+from rewards.trace import PROGRAM_NAME, Program, load_program, program_line
 from tasks.signals import Signals, SignalTable
 
 TRIAL_RULES = {
@@ -48,6 +42,9 @@ TRIAL_RULES = {
     "T211": "memory grows in proportion to the number of worlds",
     "T212": "the program must end in time",
     "T213": "the program must not crash its process",
+    "T214": "the program is the same computation for every number of worlds",
+    "T215": "the program consists of known tensor operators, of bounded size",
+    "T216": "the graph that trains gives the program's values",
 }
 """Code -> the rule in words."""
 
@@ -58,6 +55,8 @@ MAX_NUMBERS_PER_WORLD = 65_536
 """Largest intermediate result per world: 1 GB at 4096 worlds."""
 LONE_WORLDS = 16
 """How many worlds are also tried in the company of nothing but a copy of themselves."""
+TRACED_WORLDS = 17
+"""Number of worlds of the run before a trace without a trial."""
 TIMING_CALLS = 20
 TIMING_LIMIT_S = 0.5
 
@@ -138,8 +137,8 @@ def examine(text: str, table: SignalTable, batches: Sequence[Signals]) -> dict[s
 
     `batches` are signals of different numbers of worlds, finite, each at least 2 worlds; the largest is used
     for the comparisons and the clock. Returns {"problems": [[line, code, message, hint]], "components":
-    [name], "time_per_call_s": float | None}. Whatever the program raises is a problem, never an exception of
-    `examine`.
+    [name], "time_per_call_s": float | None, "graph": the reward graph as plain data or None}. Whatever the program
+    raises is a problem, never an exception of `examine`.
     """
     batches = sorted(batches, key=_worlds, reverse=True)
     trial = _Trial(text, batches[0])
@@ -154,8 +153,32 @@ def examine(text: str, table: SignalTable, batches: Sequence[Signals]) -> dict[s
         if not trial.problems:  # a smaller batch would only repeat them
             for smaller in batches[1:]:
                 trial.run_watched(program, smaller)
-    clock = _time_per_call(program, trial.inputs, batches[0]) if components and not trial.problems else None
-    return trial.verdict(clock)
+    if not components or trial.problems:
+        return trial.verdict(None)
+    graph, found = graph_of(text, program, table, batches, result_lines(text))
+    trial.problems.extend(found)
+    if graph is None:
+        return trial.verdict(None)
+    return trial.verdict(_time_per_call(program, trial.inputs, batches[0])) | {"graph": graph}
+
+
+def trace(text: str, table: SignalTable) -> dict[str, Any]:
+    """The graph of one checked program without a trial: {"problems": [[line, code, message, hint]], "graph": data or
+    None}. For programs that have been through the gate or are ours."""
+    inputs = [(name, table[name].dims) for name in entry_arguments(text)]
+    try:
+        program = load_program(text, table)
+        with torch.no_grad():  # a plain error is told better by a plain run
+            program(*[torch.rand(TRACED_WORLDS, dims) for _, dims in inputs])
+        graph = record(program, inputs)
+    except RewardError as error:
+        return {"problems": [[error.line, error.error_type, error.detail, ""]], "graph": None}
+    except Untraceable as refusal:
+        found = refusal.violation
+        return {"problems": [[found.line, refusal.error_type, found.message, found.hint]], "graph": None}
+    except Exception as error:
+        return {"problems": [[program_line(error), type(error).__name__, one_line(error), ""]], "graph": None}
+    return {"problems": [], "graph": graph}
 
 
 def _worlds(signals: Signals) -> int:
@@ -175,7 +198,8 @@ class _Trial:
     def verdict(self, time_per_call_s: float | None) -> dict[str, Any]:
         unique = sorted(dict.fromkeys(self.problems))
         problems = [[item.line, item.code, item.message, item.hint] for item in unique]
-        return {"problems": problems, "components": self.components, "time_per_call_s": time_per_call_s}
+        clock = {"time_per_call_s": time_per_call_s, "graph": None}
+        return {"problems": problems, "components": self.components, **clock}
 
     def raised(self, kind: str, message: str, line: int) -> None:
         hint = next((hint for pattern, hint in _HINTS if re.search(pattern, message)), "correct this line")

@@ -38,7 +38,10 @@ class TrainRequest:
     task: str
     """Registry reference: a task's name, or the absolute path of a task file."""
     reward: str
-    """Source text of the reward program."""
+    """Source text of the reward program; for records, it is not run where the training is."""
+    reward_graph: dict[str, Any] | None = None
+    """What trains: the graph that the gate made of the program (`rewards.graph`); None: the training has a confined
+    child process trace the program first."""
     reward_origin: str = ""
     """Where the reward came from, for people."""
     config: TrainConfig
@@ -60,9 +63,11 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         for name, kind in (("run_id", str), ("task", str), ("reward", str), ("reward_origin", str),
-                           ("device", str), ("video", bool), ("config", TrainConfig)):  # fmt: skip
+                           ("device", str), ("video", bool), ("config", TrainConfig),
+                           ("reward_graph", dict | None)):  # fmt: skip
             if not isinstance(getattr(self, name), kind):
-                raise UserError(f"request: {name} is {getattr(self, name)!r}, expected {kind.__name__}.")
+                wanted = getattr(kind, "__name__", kind)
+                raise UserError(f"request: {name} is {getattr(self, name)!r:.200}, expected {wanted}.")
         if self.candidate_id is not None and not isinstance(self.candidate_id, str):
             raise UserError(f"request: candidate_id is {self.candidate_id!r}, expected a text or null.")
         for name in ("seed", "eval_seed", "threads"):
@@ -96,6 +101,8 @@ def read_request(run_dir: Path) -> TrainRequest:
         raise UserError(
             f"{path}: schema {data['schema']!r} is not the supported {SCHEMA}: written by another version."
         )
+    if isinstance(data, Mapping):
+        data = {"reward_graph": None, **data}  # requests of earlier versions have none
     values = complete_fields(data, TrainRequest, "request")
     values["config"] = from_json(values["config"])
     return TrainRequest(**values)

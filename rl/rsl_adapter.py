@@ -26,7 +26,7 @@ from tasks.env import EnvStep, TaskEnv
 from tasks.signals import Signals
 
 Reward = Callable[[Signals], tuple[Tensor, dict[str, Tensor]]]
-"""Signals of N worlds -> total (N,), components (N,) each: a `rewards.trace.RewardFunction`."""
+"""Signals of N worlds -> total (N,), components (N,) each: a `rewards.function.RewardFunction`."""
 
 OBSERVATION_GROUP = "policy"
 

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.function import RewardFunction, build_reward
+from rewards.result import RewardError
 from rewards.source import RewardSource
-from rewards.trace import RewardError, RewardFunction, build_reward
 from rl import checkpoint
 from rl.evaluate import Evaluation, evaluate
 from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
@@ -53,11 +54,17 @@ class TrainingFailed(Exception):
 
 
 def train(
-    request: TrainRequest, run_dir: Path, *, on_iteration: OnIteration | None = None, resume: bool = False
+    request: TrainRequest,
+    run_dir: Path,
+    *,
+    on_iteration: OnIteration | None = None,
+    on_reward: Callable[[], None] | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and write run_dir/result.json; return its content.
 
-    on_iteration is called with each metrics line. With `resume` the training continues after the newest
+    on_iteration is called with each metrics line, on_reward once, when the reward is there and no other process is
+    needed any more. With `resume` the training continues after the newest
     checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
     training left is removed. Sets torch's threads, product precision and global seed for this process.
 
@@ -69,11 +76,13 @@ def train(
     if not resume:
         _remove_earlier(run_dir)
     try:
-        reward = build_reward(request.reward, task.signal_table)
+        reward = build_reward(request.reward, task.signal_table, request.reward_graph)
     except RewardError as error:
         return _refused(request, run_dir, task, "reward_error", reward_error_entry(error))
     except UserError as error:
         return _refused(request, run_dir, task, "rejected", error_entry("UserError", str(error)))
+    if on_reward is not None:
+        on_reward()
     torch.set_float32_matmul_precision(request.config.matmul_precision)
     training = Training(request, task, reward, run_dir, resume=resume)
     try:

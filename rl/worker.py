@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -62,13 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined: bool = False) -> dict[str, Any]:
     """Train and record; whatever happens, run_dir/result.json is written and returned.
 
-    With `confined` this process confines itself before, and stays so."""
+    With `confined` this process confines itself as soon as the reward is a graph, and stays so."""
     from rl.train import train
 
     try:
-        if confined:
-            _confine(request, run_dir)
-        result = train(request, run_dir, resume=resume)
+        confine_now = partial(_confine, request, run_dir) if confined else None
+        result = train(request, run_dir, on_reward=confine_now, resume=resume)
         if result["status"] == "ok" and request.video:
             result = result | {"video": _record_video(request, run_dir, result)}
             write_json_atomic(run_dir / RESULT, result)
@@ -88,7 +88,10 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined:
 def _confine(request: TrainRequest, run_dir: Path) -> None:
     """Raises UserError for an unknown task, and where a layer is missing that is demanded."""
     from rewards.confine import WORKER, confine
+    from rewards.sandbox import close_child
     from tasks import registry
+
+    close_child()  # it may have traced the reward
 
     task = registry.make(request.task)
     own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from rewards.confine import REQUIRE_VARIABLE, REWARD_CHILD, WORKER, Confinement, hide, missing_line
-from rewards.sandbox import confinement_here
+from rewards.probe import confinement_here
 from tasks.errors import UserError
 
 

@@ -15,9 +15,9 @@ from eureka.designers import evolution, genome
 from eureka.designers.base import Ask, DesignContext, Reply
 from eureka.designers.genome import Term
 from rewards.check import check
+from rewards.function import build_reward
 from rewards.gate import admit_many
 from rewards.source import extract
-from rewards.trace import build_reward
 from tasks.signals import KINDS, Signal, SignalTable
 
 CART = SignalTable(

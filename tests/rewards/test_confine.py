@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rewards import confine, seccomp, syscalls
-from rewards.sandbox import confinement_here
+from rewards.probe import confinement_here
 from tests.rewards.attacks import ATTACKS, PRELUDE
 
 ROOT = Path(__file__).parents[2]

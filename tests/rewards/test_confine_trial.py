@@ -18,7 +18,8 @@ import pytest
 
 from rewards import sandbox
 from rewards.confine import REWARD_CHILD
-from rewards.sandbox import confinement_here, run_trials
+from rewards.probe import confinement_here
+from rewards.sandbox import run_trials
 from tests.rewards.attacks import ATTACKS, PRELUDE
 from tests.rewards.programs import TABLE, program, signals
 

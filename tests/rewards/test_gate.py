@@ -103,7 +103,7 @@ def crashing(text, table, batches):
         os.kill(os.getpid(), signal.SIGKILL)
     return examine(text, table, batches)
 child.examine = crashing
-main(sys.argv[1], float(sys.argv[2]))
+main()
 """
 
 
@@ -129,6 +129,6 @@ def test_samples_are_made_fit_or_refused() -> None:
 
 
 def test_a_program_that_the_check_refuses_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_run_child", lambda *_: pytest.fail("a child was started"))
+    monkeypatch.setattr(sandbox, "_ask", lambda *_: pytest.fail("a child was asked"))
     report = run_trial(program("import os"), TABLE, [signals(8)])
     assert [item.code for item in report.problems] == ["R104"]

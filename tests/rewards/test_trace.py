@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from rewards.trace import RewardError, build_reward
+from rewards.function import build_reward
+from rewards.result import RewardError
+from rewards.trace import load_program, program_line
 from tasks.errors import UserError
 from tests.rewards.programs import GOOD, TABLE, program, signals
 
@@ -44,10 +46,12 @@ def test_results_share_no_memory_with_signals_constants_or_each_other() -> None:
         assert torch.equal(total, expected)
         total.zero_()
         assert all(torch.equal(batch[name], kept[name]) for name in batch)
-    constant = "import torch\nONES = torch.ones(8)\n" + program("pass", ret="ONES, {'a': a}")
+    constant = "import torch\nONE = torch.ones(1)\n" + program("pass", ret="ONE.expand(a.shape[0]), {'a': a}")
     reward = build_reward(constant, TABLE)
-    reward(batch)[0].zero_()
-    assert torch.equal(reward(batch)[0], torch.ones(8))
+    for worlds in (1, 8):
+        batch = signals(worlds)
+        reward(batch)[0].zero_()
+        assert torch.equal(reward(batch)[0], torch.ones(worlds))
 
 
 def test_nothing_unchecked_is_built() -> None:
@@ -57,7 +61,7 @@ def test_nothing_unchecked_is_built() -> None:
 
 def test_programs_see_neither_torch_nor_builtins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The namespace is a second wall: what slips through the check finds nothing behind `torch`."""
-    monkeypatch.setattr("rewards.trace.check", lambda text, table: [])
+    monkeypatch.setattr("rewards.result.check", lambda text, table: [])
     for line in (
         "torch.os.getcwd()",
         "torch.load('x')",
@@ -66,17 +70,16 @@ def test_programs_see_neither_torch_nor_builtins(monkeypatch: pytest.MonkeyPatch
         "eval('1')",
         "math.inf",
     ):
-        reward = build_reward(program(f"b = {line}"), TABLE)
-        with pytest.raises(RewardError) as caught:
-            reward(signals(4))
-        assert caught.value.error_type in ("AttributeError", "NameError")
-        assert caught.value.line == 5
+        entry = load_program(program(f"b = {line}"), TABLE)
+        with pytest.raises((AttributeError, NameError)) as caught:
+            entry(torch.ones(4, 3), torch.ones(4, 1), torch.ones(4, 2))
+        assert program_line(caught.value) == 5
 
 
 def test_runtime_errors_carry_type_and_innermost_line() -> None:
     text = program("def f(x):", "    return x + actions", "total = f(a)")
     with pytest.raises(RewardError, match="line 6: RuntimeError") as caught:
-        build_reward(text, TABLE)(signals(7))
+        build_reward(text, TABLE)
     assert (caught.value.error_type, caught.value.line) == ("RuntimeError", 6)
     assert "\n" not in str(caught.value)
 
@@ -84,14 +87,14 @@ def test_runtime_errors_carry_type_and_innermost_line() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("total = height", "'total' is (7, 1)"),
+        ("total = height", "'total' is (N, 1)"),
         ("a = a > 0", "torch.bool"),
         ("a = 1.0", "component 'a' is a float"),
     ],
 )
-def test_wrong_results_are_refused_on_the_first_call(line: str, words: str) -> None:
+def test_wrong_results_are_refused_before_the_first_call(line: str, words: str) -> None:
     with pytest.raises(RewardError) as caught:
-        build_reward(program(line), TABLE)(signals(7))
+        build_reward(program(line), TABLE)
     assert words in str(caught.value)
 
 

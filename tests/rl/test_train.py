@@ -9,7 +9,7 @@ import pytest
 import torch
 from rsl_rl.algorithms import PPO
 
-from rewards.trace import build_reward
+from rewards.function import build_reward
 from rl import checkpoint
 from rl.evaluate import evaluate
 from rl.record import read_metrics
@@ -92,7 +92,7 @@ def test_a_reward_that_raises(make_request, tmp_path):
     assert (result["status"], result["fitness"]) == ("reward_error", None)
     assert result["error"]["type"] == "RuntimeError"
     assert result["error"]["line"] == 6
-    assert "iteration 1" in result["error"]["message"]
+    assert "mat1 and mat2 shapes" in result["error"]["message"]
     assert json.loads((tmp_path / "result.json").read_text()) == result
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rewards.confine import REQUIRE_VARIABLE, WORKER
-from rewards.sandbox import confinement_here
+from rewards.probe import confinement_here
 from rl import render
 from rl.record import RESULT, write_request
 from tests.rl.conftest import SLIDER

@@ -7,9 +7,9 @@ import ast
 import pytest
 import torch
 
+from rewards.function import build_reward
 from rewards.gate import admit
 from rewards.library.library import load
-from rewards.trace import build_reward
 from tasks import registry
 from tasks.env import make_env, sample_signals
 from tasks.source_view import designer_source

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from rewards.function import build_reward
 from rewards.gate import admit
 from rewards.library.library import load
-from rewards.trace import build_reward
 from rl.episode_fitness import EpisodeFitness
 from tasks import registry
 from tasks.env import make_env, sample_signals

@@ -1,0 +1,226 @@
+"""A reward graph -> a function of tensors, for one number of worlds and one device.
+
+`measure` runs the graph on tensors without memory: shapes are compared with what the graph claims, and peak memory
+and work are known before anything is allocated. `rebuild` then writes the operators one after the other into a
+straight-line function, by `torch.fx`, in which every name is ours and every tensor is freed after its last use.
+`compiled` has inductor make one kernel of it, where it can in time.
+
+Nothing here waits for a device or reads a tensor's values, so a rebuilt function can be captured in a CUDA graph
+after one call. Axes: N worlds. Not covered: an index that leaves its range for some states only (an error on a CPU).
+"""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from rewards.graph import GraphError, Node, Ref, RewardGraph, Size, references
+from rewards.operators import FACTORIES, binding, is_view, overload
+
+PEAK_LIMIT_BYTES = 4 * 2**30
+"""Most memory that a reward may need at once, besides its inputs."""
+WORK_LIMIT_PER_WORLD = 1_000_000
+"""Most elementary operations for one world's reward; the built-in rewards need some hundred."""
+
+Function = Callable[..., tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a graph needs at one number of worlds."""
+
+    peak_bytes: int
+    """Most memory of intermediate results and results alive at once."""
+    operations: int
+    """Numbers read and written, and products of matrices: an estimate of the work."""
+
+
+def measure(graph: RewardGraph, worlds: int) -> Need:
+    """What the graph needs for `worlds` worlds; allocates nothing.
+
+    Raises:
+        GraphError: an operator does not work on its arguments, or makes other shapes than the graph claims.
+    """
+    values: list[torch.Tensor] = [torch.empty(worlds, dims, device="meta") for _, dims in graph.inputs]
+    values += [torch.empty(item.shape, dtype=item.dtype, device="meta") for item in graph.constants]
+    owner, freed = _lifetimes(graph)
+    sizes: dict[int, int] = {}
+    live = peak = operations = 0
+    for place, node in enumerate(graph.nodes):
+        outputs = _run_meta(node, place, values, worlds)
+        for number, output in enumerate(outputs, start=len(values)):
+            if owner[number] == number:
+                sizes[number] = output.numel() * output.element_size()
+                live += sizes[number]
+        operations += _operations(node, [values[value] for value in references([node.args, node.kwargs])], outputs)
+        values += outputs
+        peak = max(peak, live)
+        live -= sum(sizes.pop(number, 0) for number in freed[place])
+    for name, value in [("total", graph.total), *graph.components]:
+        if tuple(values[value].shape) != (worlds,) or values[value].dtype != torch.float32:
+            raise GraphError(f"reward graph: '{name}' is {tuple(values[value].shape)}, expected ({worlds},) float32.")
+    return Need(peak, operations)
+
+
+def refuse_excess(graph: RewardGraph, worlds: int) -> Need:
+    """`measure`, with GraphError when the need is above the limits of this module."""
+    need = measure(graph, worlds)
+    if need.peak_bytes > PEAK_LIMIT_BYTES:
+        raise GraphError(
+            f"the reward needs {need.peak_bytes / 2**30:.1f} GiB for {worlds} worlds, at most "
+            f"{PEAK_LIMIT_BYTES / 2**30:.0f} GiB; combine columns, x[:, 0], instead of (N,) with (N, 1)."
+        )
+    if need.operations > WORK_LIMIT_PER_WORLD * worlds:
+        raise GraphError(
+            f"the reward takes {need.operations / worlds:.0f} operations for each of {worlds} worlds, at most "
+            f"{WORK_LIMIT_PER_WORLD}; compute with a few dozen tensor operations."
+        )
+    return need
+
+
+def interpret(graph: RewardGraph, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Total and components of the inputs, operator by operator: for a call or two, where `rebuild` does not pay."""
+    worlds, device = inputs[0].shape[0], inputs[0].device
+    values = [*inputs, *(constant.tensor(device) for constant in graph.constants)]
+    for node in graph.nodes:
+        made = _operator(node)(*_positional(node, values, worlds), **_keywords(node, values, worlds, device))
+        values += made if node.many else [made]
+    return tuple(values[value] for value in graph.results)
+
+
+def rebuild(graph: RewardGraph, worlds: int, device: torch.device) -> Function:
+    """The graph as a function of its inputs in order, returning total and components in order.
+
+    Call it with tensors (worlds, dims) on `device` and without recording gradients. Raises GraphError as
+    `refuse_excess` does.
+    """
+    refuse_excess(graph, worlds)
+    written = fx.Graph()
+    holder = torch.nn.Module()
+    names = [f"x{place}" for place in range(len(graph.inputs))]
+    values: list[fx.Node] = [written.placeholder(name) for name in names]
+    for place, constant in enumerate(graph.constants):
+        holder.register_buffer(f"c{place}", constant.tensor(device), persistent=False)
+        values.append(written.get_attr(f"c{place}"))
+    for node in graph.nodes:
+        args, kwargs = _positional(node, values, worlds), _keywords(node, values, worlds, device)
+        made = written.call_function(_called(node), args, kwargs)
+        outputs = [written.call_function(_item, (made, place)) for place in range(len(node.outputs))]
+        if not node.many:
+            written.erase_node(outputs[0])
+            outputs = [made]
+        values += outputs
+    written.output(tuple(values[value] for value in graph.results))
+    written.eliminate_dead_code()
+    return fx.GraphModule(holder, written, class_name="Reward").forward
+
+
+def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float) -> tuple[Function, str]:
+    """The function compiled by inductor and "", or the function as it was and why.
+
+    A compilation that is not ready after `limit_s` seconds goes on in its thread, for which the process waits at its
+    end, and is never used. Compiled values differ from uncompiled ones by rounding.
+    """
+    ready: list[Function] = []
+    failure: list[str] = []
+
+    def compile_it() -> None:
+        try:
+            with torch.no_grad():
+                module: Any = function.__self__  # type: ignore[attr-defined]
+                fast: Any = torch._inductor.compile(module, list(inputs))
+                fast(*inputs)
+            ready.append(fast)
+        except Exception as error:  # a missing compiler, an operator that inductor does not have, ...
+            failure.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+    import torch._inductor
+
+    thread = threading.Thread(target=compile_it)  # ended in the middle, it would abort the process
+    thread.start()
+    thread.join(limit_s)
+    if ready:
+        return ready[0], ""
+    reason = failure[0] if failure else f"not ready after {limit_s:g} s"
+    return function, f"the reward runs uncompiled: {reason}"
+
+
+def _called(node: Node) -> Callable[..., Any]:
+    """What a rebuilt function calls for a node: the operator, by the quickest way to it."""
+    first = node.args[0] if node.args else None
+    joins = node.operator in ("stack.default", "cat.default")
+    faster = binding(node.operator) if isinstance(first, Ref) or joins else None
+    return faster if faster is not None else _operator(node)
+
+
+def _item(values: Sequence[torch.Tensor], place: int) -> torch.Tensor:
+    return values[place]
+
+
+def _operator(node: Node) -> Any:
+    found = overload(node.operator)
+    assert found is not None, "a graph that was read holds known operators only"
+    return found
+
+
+def _bound(value: Any, values: Sequence[Any], worlds: int) -> Any:
+    if isinstance(value, Ref):
+        return values[value.value]
+    if isinstance(value, Size):
+        return value.at(worlds)
+    return [_bound(item, values, worlds) for item in value] if isinstance(value, tuple) else value
+
+
+def _positional(node: Node, values: Sequence[Any], worlds: int) -> tuple[Any, ...]:
+    return tuple(_bound(value, values, worlds) for value in node.args)
+
+
+def _keywords(node: Node, values: Sequence[Any], worlds: int, device: torch.device | str) -> dict[str, Any]:
+    kwargs = {key: _bound(value, values, worlds) for key, value in node.kwargs.items()}
+    made = {"device": device, "dtype": node.outputs[0][0]} if node.operator in FACTORIES else {}
+    return kwargs | made
+
+
+def _run_meta(node: Node, place: int, values: Sequence[torch.Tensor], worlds: int) -> list[torch.Tensor]:
+    try:
+        made = _operator(node)(*_positional(node, values, worlds), **_keywords(node, values, worlds, "meta"))
+    except Exception as error:
+        words = " ".join(str(error).split())[:160]
+        raise GraphError(f"reward graph: node {place}, '{node.operator}': {type(error).__name__}: {words}") from None
+    outputs = list(made) if isinstance(made, tuple | list) else [made]
+    came = [(output.dtype, tuple(output.shape)) for output in outputs]
+    claimed = [(dtype, tuple(size.at(worlds) for size in shape)) for dtype, shape in node.outputs]
+    if came != claimed:
+        message = f"makes {came!s:.120} for {worlds} worlds, not {claimed!s:.120}."
+        raise GraphError(f"reward graph: node {place}, '{node.operator}': {message}")
+    return outputs
+
+
+def _lifetimes(graph: RewardGraph) -> tuple[list[int], list[list[int]]]:
+    """Whose memory each value is in (a view is in that of what it shows), and what each node is the last to read."""
+    owner = list(range(len(graph.inputs) + len(graph.constants)))
+    last = dict.fromkeys(owner, len(graph.nodes))
+    for place, node in enumerate(graph.nodes):
+        read = list(references([node.args, node.kwargs]))
+        view = bool(read) and is_view(_operator(node))
+        owner += [owner[read[0]] if view else number for number in range(len(owner), len(owner) + len(node.outputs))]
+        last |= {owner[value]: place for value in [*read, *range(len(owner) - len(node.outputs), len(owner))]}
+    freed: list[list[int]] = [[] for _ in graph.nodes]
+    kept = {owner[value] for value in graph.results}
+    for number, place in last.items():
+        if number not in kept and place < len(graph.nodes):
+            freed[place].append(number)
+    return owner, freed
+
+
+def _operations(node: Node, read: Sequence[torch.Tensor], made: Sequence[torch.Tensor]) -> int:
+    numbers = sum(tensor.numel() for tensor in [*read, *made])
+    if node.operator.split(".")[0] in ("mm", "bmm", "addmm", "baddbmm", "mv"):
+        numbers += made[0].numel() * read[-2].shape[-1]
+    if node.operator.split(".")[0] in ("sort", "topk", "median"):
+        numbers *= max(1, math.ceil(math.log2(max(2, read[0].shape[-1] if read[0].dim() else 1))))
+    return numbers
