@@ -75,7 +75,7 @@ def test_verdicts_are_json(verdicts: list[Verdict]) -> None:
 def test_the_child_sees_no_key_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://x")
-    environment = sandbox._environment()
+    environment = sandbox.child_environment()
     assert "secret" not in environment.values()
     assert not {"OPENAI_API_KEY", "HTTPS_PROXY", "PYTHONPATH"} & set(environment)
     assert environment["CUDA_VISIBLE_DEVICES"] == ""

@@ -66,7 +66,7 @@ def test_catches_what_the_check_should_have_refused(
     code: str, line: int, words: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert check(text, TABLE)
-    monkeypatch.setattr("rewards.trace.check", lambda *_: [])
+    monkeypatch.setattr("rewards.result.check", lambda *_: [])
     problems = examine(text, TABLE, BATCHES)["problems"]
     assert any(words in f"{item[2]} {item[3]}" and item[:2] == [line, code] for item in problems), problems
 
