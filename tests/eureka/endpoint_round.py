@@ -28,6 +28,7 @@ class Judgement:
     accepted: bool
     source: None = None
     stage: str = "extract"
+    graph: None = None
 
     def explain(self) -> str:
         return "no program"

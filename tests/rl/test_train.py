@@ -154,6 +154,16 @@ def test_the_time_limit(make_request, tmp_path):
     assert checkpoint.load_policy(tmp_path / result["checkpoint"]).meta["iteration"] == 1
 
 
+def test_the_process_can_be_confined_when_the_reward_is_there(make_request, tmp_path):
+    """Once, after the program was traced and before the first step; never for a reward that is refused."""
+    seen = []
+    train(make_request({"iterations": 1}), tmp_path / "a", on_reward=lambda: seen.append("reward"),
+          on_iteration=lambda _: seen.append("iteration"))  # fmt: skip
+    assert seen == ["reward", "iteration"]
+    refused = train(make_request(reward="import os"), tmp_path / "b", on_reward=lambda: seen.append("refused"))
+    assert refused["status"] == "rejected" and seen == ["reward", "iteration"]
+
+
 def test_resume_goes_on_where_it_stopped(make_request, tmp_path):
     """Stopped in iteration 6 after a checkpoint at 4: 5 and 6 are trained again, and counted once."""
 

@@ -38,7 +38,8 @@ def tried(attack):
 def output(*words):
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
-def hostile(request, run_dir, **_):
+def hostile(request, run_dir, on_reward, **_):
+    on_reward()  # as a training does before its first step; see test_train
     outside, parent = run_dir.parent / "outside", os.getppid()
     said = {
         "read": tried(lambda: (outside / "secret").read_text()),
