@@ -11,6 +11,7 @@ Axes: F frames.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import functools
 import json
 import multiprocessing
@@ -291,6 +292,9 @@ def _camera(mujoco: Any, model: Any, data: Any, reel: Reel) -> Any:
 def _encode(reel: Reel, renderer: str, path: str) -> None:
     import imageio_ffmpeg
 
+    # Drawn before the encoder starts: a renderer that fails leaves no encoder behind that still writes.
+    frames = _frames(reel, renderer)
+    frame = next(frames)
     writer = imageio_ffmpeg.write_frames(
         path,
         (reel.width, reel.height),
@@ -303,12 +307,11 @@ def _encode(reel: Reel, renderer: str, path: str) -> None:
         output_params=["-movflags", "+faststart", "-preset", "veryfast"],
     )
     writer.send(None)
-    frame = None
-    for frame in _frames(reel, renderer):
-        writer.send(np.ascontiguousarray(frame))
-    for _ in range(reel.hold if frame is not None else 0):
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    with contextlib.closing(writer):
+        for frame in itertools.chain([frame], frames):
+            writer.send(np.ascontiguousarray(frame))
+        for _ in range(reel.hold):
+            writer.send(np.ascontiguousarray(frame))
 
 
 def _dump_frames(reel: Reel, renderer: str, folder: str) -> None:
