@@ -11,8 +11,8 @@ Axes: F frames.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import functools
+import itertools
 import json
 import multiprocessing
 import os
