@@ -294,7 +294,7 @@ def _encode(reel: Reel, renderer: str, path: str) -> None:
 
     # Drawn before the encoder starts: a renderer that fails leaves no encoder behind that still writes.
     frames = _frames(reel, renderer)
-    frame = next(frames)
+    first = frame = next(frames)
     writer = imageio_ffmpeg.write_frames(
         path,
         (reel.width, reel.height),
@@ -308,7 +308,7 @@ def _encode(reel: Reel, renderer: str, path: str) -> None:
     )
     writer.send(None)
     with contextlib.closing(writer):
-        for frame in itertools.chain([frame], frames):
+        for frame in itertools.chain([first], frames):
             writer.send(np.ascontiguousarray(frame))
         for _ in range(reel.hold):
             writer.send(np.ascontiguousarray(frame))
