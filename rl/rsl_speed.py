@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, TypeVar
 
@@ -172,7 +172,10 @@ class _Threads:
         self._others = ThreadPoolExecutor(count - 1, "rows", initializer=partial(torch.set_num_threads, 1))
 
     def map(self, function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-        """function(item) for at most `count` items, at once; the first exception is raised when all have ended."""
+        """function(item) for at most `count` items, at once; an exception is raised when all have ended."""
         futures = [self._others.submit(function, item) for item in items[1:]]
-        first = function(items[0])
+        try:
+            first = function(items[0])
+        finally:
+            wait(futures)
         return [first, *(future.result() for future in futures)]

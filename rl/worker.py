@@ -92,7 +92,6 @@ def _confine(request: TrainRequest, run_dir: Path) -> None:
     from tasks import registry
 
     close_child()  # it may have traced the reward
-
     task = registry.make(request.task)
     own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
     confine(

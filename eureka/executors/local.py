@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from eureka.designers.redaction import SECRET_LENGTH
 from eureka.executors.base import Ended, Ending, Job
 from rewards.confine import is_secret
 from tasks.errors import UserError
@@ -28,7 +29,6 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _GRACE_S = 5.0  # between asking a process to end and ending it
 _POLL_S = 0.1
-_SECRET_LENGTH = 8  # a shorter value is a placeholder, and may stand in any other variable by chance
 
 
 @dataclass
@@ -45,8 +45,9 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that a training may see: none that is named like a secret, none that holds one of their values,
     none with a user's password in an address."""
     secrets = {name: value for name, value in environ.items() if is_secret(name, value)}
-    # A path, such as that of a file with a token, is no secret and part of many other values.
-    values = {v.strip() for v in secrets.values() if len(v.strip()) >= _SECRET_LENGTH and v.strip()[0] not in "/~."}
+    # Shorter values are placeholders, and may stand in any other variable by chance. A path, such as that of a file
+    # with a token, is no secret and part of many other values.
+    values = {v.strip() for v in secrets.values() if len(v.strip()) >= SECRET_LENGTH and v.strip()[0] not in "/~."}
     return {
         name: value
         for name, value in environ.items()
