@@ -121,9 +121,7 @@ def share_of_training(name: str, num_envs: int, iterations: int) -> float:
     task = registry.make(name)
     text = load(name, "human").text
     config = config_for(task, {"num_envs": num_envs})
-    request = TrainRequest(
-        run_id="reward", task=name, reward=text, config=config, seed=0, eval_seed=1, threads=0
-    )
+    request = TrainRequest(run_id="reward", task=name, reward=text, config=config, seed=0, eval_seed=1, threads=0)
     inside = 0.0
     reward = build_reward(text, task.signal_table)
 

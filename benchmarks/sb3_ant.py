@@ -17,9 +17,7 @@ import time
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to train")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--envs", type=int, default=8, help="environments")
@@ -43,9 +41,7 @@ def main() -> None:
     while time.perf_counter() - began < args.seconds:
         model.learn(chunk, reset_num_timesteps=False)
         steps += chunk
-    print(
-        json.dumps({"steps_per_s": steps / (time.perf_counter() - began), "steps": steps, "envs": args.envs})
-    )
+    print(json.dumps({"steps_per_s": steps / (time.perf_counter() - began), "steps": steps, "envs": args.envs}))
 
 
 if __name__ == "__main__":

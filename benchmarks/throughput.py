@@ -68,9 +68,7 @@ def raw_stepper(task: Task, num_envs: int, threads: int) -> Callable[[], int]:
     batch = Batch(model, num_envs, threads)
     state_q, state_v, ctrl = batch.bind("qpos"), batch.bind("qvel"), batch.bind("ctrl")
     low, high = model.actuator_ctrlrange.T
-    bank = [
-        (low + (high - low) * torch.rand(num_envs, model.nu).double().numpy()) for _ in range(ACTION_BANK)
-    ]
+    bank = [(low + (high - low) * torch.rand(num_envs, model.nu).double().numpy()) for _ in range(ACTION_BANK)]
     substeps, calls = task.substeps(model), 0
 
     def step() -> int:
@@ -187,16 +185,10 @@ def sb3_rate(python: str, seconds: float, threads: int) -> float | None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--tasks", nargs="+", default=list(registry.names()), help="task names (default: all)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(registry.names()), help="task names (default: all)")
     parser.add_argument("--num-envs", type=int, default=512, help="worlds")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads, 0: all that this process may use"
-    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all that this process may use")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds of each measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements behind each median")
     parser.add_argument("--sb3", action="store_true", help="also measure Stable-Baselines3 on Ant-v5")
@@ -217,10 +209,7 @@ def main() -> None:
         )
     if not args.no_memory:
         imported, trained = peak_memory_mb(threads)
-        print(
-            f"peak memory, training {MEMORY_WORLDS} ant worlds: {trained:,.0f} MB ({imported:,.0f} MB "
-            "after imports)"
-        )
+        print(f"peak memory, training {MEMORY_WORLDS} ant worlds: {trained:,.0f} MB ({imported:,.0f} MB after imports)")
     if args.sb3:
         rate_sb3 = sb3_rate(args.sb3_python, max(20.0, args.seconds * args.rounds), threads)
         if rate_sb3 is not None:

@@ -55,9 +55,7 @@ GOALS = {
 """cartpole-swingup: about 2 s of 10 go into the swing itself; quadcopter-hover: it starts 1 to 2 m away."""
 
 
-def run(
-    name: str, seed: int, threads: int, limit_s: float, goal: float
-) -> tuple[float | None, float, float, int]:
+def run(name: str, seed: int, threads: int, limit_s: float, goal: float) -> tuple[float | None, float, float, int]:
     """Train until the goal or the limit: seconds to the goal (None: missed), seconds, fitness and steps at
     the end."""
     task = registry.make(name)
@@ -104,16 +102,12 @@ def _evaluate(training: Training, seed: int) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--tasks", nargs="+", default=list(GOALS), choices=list(GOALS), help="task names (default: all)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads, 0: all that this process may use"
-    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all that this process may use")
     parser.add_argument(
         "--limit", type=float, default=None, help="seconds of training before giving up (default: per task)"
     )

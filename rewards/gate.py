@@ -131,9 +131,7 @@ def admit_many(
     for (index, source), report in zip(sources.items(), reports, strict=True):
         stage: Stage = "accepted" if report.ok else "trial"
         clock = report.time_per_call_s
-        verdicts[index] = Verdict(
-            report.ok, source, stage, report.problems, report.components, clock, report.graph
-        )
+        verdicts[index] = Verdict(report.ok, source, stage, report.problems, report.components, clock, report.graph)
     return [verdicts[index] for index in range(len(replies))]
 
 

@@ -331,6 +331,8 @@ _BOOT = f"""{SEARCH_PATH}
 from rewards.trial_child import main
 main()
 """
+
+
 def _line_of_trace(stderr: str) -> int:
     """The program's innermost line in the last stack that the child's fault handler wrote; 0 without one."""
     last = re.split(r"^(?:Timeout|Fatal Python error)", stderr, flags=re.MULTILINE)[-1]

@@ -55,9 +55,7 @@ def checkpoint_name(iteration: int) -> str:
     return f"model_{iteration:06d}.pt"
 
 
-def make_meta(
-    task: Task, task_ref: str, num_observations: int, num_actions: int, config: PPOConfig
-) -> dict[str, Any]:
+def make_meta(task: Task, task_ref: str, num_observations: int, num_actions: int, config: PPOConfig) -> dict[str, Any]:
     """The part of the meta file that a whole training shares."""
     return {
         "schema": SCHEMA,

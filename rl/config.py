@@ -223,11 +223,7 @@ def _need(config: Any, prefix: str, wanted: str, holds: Any, *names: str) -> Non
 
 def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise UserError(
-            f"{name} is '{value}', expected one of {', '.join(options)}.{did_you_mean(value, options)}"
-        )
+        raise UserError(f"{name} is '{value}', expected one of {', '.join(options)}.{did_you_mean(value, options)}")
 
 
-PRESETS: dict[str, TrainConfig] = {
-    name: replace(TrainConfig(), values) for name, values in PRESET_VALUES.items()
-}
+PRESETS: dict[str, TrainConfig] = {name: replace(TrainConfig(), values) for name, values in PRESET_VALUES.items()}

@@ -58,9 +58,7 @@ def evaluate(
 
 def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int) -> Evaluation:
     count = env.num_envs
-    tracker = EpisodeFitness(
-        count, env.max_episode_steps, task.fitness_reduce, task.fitness_failed, env.device
-    )
+    tracker = EpisodeFitness(count, env.max_episode_steps, task.fitness_reduce, task.fitness_failed, env.device)
     per_episode = torch.zeros(count, device=env.device)
     length = torch.zeros(count, device=env.device)
     running = torch.ones(count, dtype=torch.bool, device=env.device)
@@ -83,9 +81,7 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
         if first_end.any():
             per_episode = torch.where(first_end, value, per_episode)
             for reason, hit in step.reasons.items():
-                terminations[reason] = terminations.get(reason, 0) + int(
-                    (hit & first_end & step.terminated).sum()
-                )
+                terminations[reason] = terminations.get(reason, 0) + int((hit & first_end & step.terminated).sum())
             truncations += int((step.truncated & first_end).sum())
             running &= ~ended
             if not running.any():

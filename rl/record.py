@@ -75,9 +75,7 @@ class TrainRequest:
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
                 raise UserError(f"request: {name} is {value!r}, expected a whole number of at least 0.")
         limit = self.time_limit_s
-        if limit is not None and (
-            isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0
-        ):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
             raise UserError(f"request: time_limit_s is {limit!r}, expected a number above 0 or null.")
         if self.schema != SCHEMA:
             raise UserError(
@@ -98,9 +96,7 @@ def read_request(run_dir: Path) -> TrainRequest:
     path = Path(run_dir) / REQUEST
     data = read_json(path)
     if isinstance(data, Mapping) and data.get("schema", SCHEMA) != SCHEMA:
-        raise UserError(
-            f"{path}: schema {data['schema']!r} is not the supported {SCHEMA}: written by another version."
-        )
+        raise UserError(f"{path}: schema {data['schema']!r} is not the supported {SCHEMA}: written by another version.")
     if isinstance(data, Mapping):
         data = {"reward_graph": None, **data}  # requests of earlier versions have none
     values = complete_fields(data, TrainRequest, "request")
@@ -226,9 +222,7 @@ def _scalars(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
     scalars = []
     for name, value in metrics.items():
         if name == "components":
-            scalars += [
-                (f"components/{c}", stats["mean"]) for c, stats in value.items() if stats["mean"] is not None
-            ]
+            scalars += [(f"components/{c}", stats["mean"]) for c, stats in value.items() if stats["mean"] is not None]
         elif name == "terminations":
             scalars += [(f"terminations/{reason}", count) for reason, count in value.items()]
         elif name not in ("iteration", "wall_s") and isinstance(value, int | float):

@@ -157,9 +157,7 @@ def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int, threads: int
         device=str(env.device),
     )
     # One fused kernel per step instead of a dozen small ones per parameter.
-    ppo.optimizer = torch.optim.Adam(
-        [*actor.parameters(), *critic.parameters()], lr=config.learning_rate, fused=True
-    )
+    ppo.optimizer = torch.optim.Adam([*actor.parameters(), *critic.parameters()], lr=config.learning_rate, fused=True)
     return ppo
 
 

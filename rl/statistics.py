@@ -87,8 +87,7 @@ class TrainingStatistics:
         counts = self._reason_counts.tolist()
         stats = self.components.collect() if self.components is not None else {}
         components = {
-            name: {"mean": s.mean, "min": s.min, "max": s.max, "nonfinite": s.nonfinite}
-            for name, s in stats.items()
+            name: {"mean": s.mean, "min": s.min, "max": s.max, "nonfinite": s.nonfinite} for name, s in stats.items()
         }
         total = components.pop("total", None)
         result = {

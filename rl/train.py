@@ -105,9 +105,7 @@ def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]
                 training.save(metrics["fitness"])
             if not last and request.time_limit_s is not None and training.elapsed_s() > request.time_limit_s:
                 training.save(metrics["fitness"])
-                message = (
-                    f"time limit of {request.time_limit_s:g} s reached after {training.iteration} iterations"
-                )
+                message = f"time limit of {request.time_limit_s:g} s reached after {training.iteration} iterations"
                 raise TrainingFailed("time_limit", "TimeLimit", message)
     except TrainingFailed as failure:
         return training.result(failure.status, error=failure.error)
@@ -168,9 +166,7 @@ class Training:
         if found and meta:
             self._restore(found, meta)
         # Worlds that all start together end together: PPO would see the ends of episodes only now and then.
-        self.vec_env.episode_length_buf = torch.randint_like(
-            self.env.episode_step, self.env.max_episode_steps
-        )
+        self.vec_env.episode_length_buf = torch.randint_like(self.env.episode_step, self.env.max_episode_steps)
         self.statistics = TrainingStatistics(self.env)
         self._divergences: deque[tuple[int, int]] = deque(maxlen=DIVERGED_WINDOW)
         self.writer = RunWriter(run_dir, keep_until=self.iteration)
@@ -242,9 +238,7 @@ class Training:
         names = [
             name for name in steps[0].components if any(_nonfinite(s.components[name], s) for s in steps)
         ]  # fmt: skip
-        where = (
-            f"components: {', '.join(names)}" if names else "every component is finite, only the total is not"
-        )
+        where = f"components: {', '.join(names)}" if names else "every component is finite, only the total is not"
         raise TrainingFailed(
             "nonfinite_reward",
             "NonFiniteReward",
@@ -285,9 +279,7 @@ class Training:
     def _restore(self, path: Path, meta: dict[str, Any]) -> None:
         for field, value in self.meta.items():
             if field != "libraries" and meta.get(field) != value:
-                raise UserError(
-                    f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}."
-                )
+                raise UserError(f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}.")
         state = checkpoint.load_state(path, self.request.device)
         try:
             self.ppo.load(state, None, True)
@@ -348,9 +340,7 @@ def reward_error_entry(error: RewardError, iteration: int | None = None) -> dict
     return error_entry(error.error_type, f"{error}{when}", error.line or None)
 
 
-def _refused(
-    request: TrainRequest, run_dir: Path, task: Task, status: str, error: dict[str, Any]
-) -> dict[str, Any]:
+def _refused(request: TrainRequest, run_dir: Path, task: Task, status: str, error: dict[str, Any]) -> dict[str, Any]:
     result = make_result(request, status, error=error, fitness_unit=task.fitness_unit)
     write_json_atomic(run_dir / RESULT, result)
     return result

@@ -123,9 +123,7 @@ def _record_video(request: TrainRequest, run_dir: Path, result: dict[str, Any]) 
 
         task = registry.make(request.task)
         policy = load_policy(run_dir / result["checkpoint"], task)
-        path = record_video(
-            task, policy, run_dir / "video.mp4", seconds=task.episode_length_s, seed=request.eval_seed
-        )
+        path = record_video(task, policy, run_dir / "video.mp4", seconds=task.episode_length_s, seed=request.eval_seed)
     except Exception:
         _log_traceback(run_dir)
         return None

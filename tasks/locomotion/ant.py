@@ -30,9 +30,9 @@ MIN_HEIGHT_M = 0.31
 """Torso height below which the ant has fallen; IsaacGymEnvs' Ant. Its ball touches at 0.25 m."""
 MAX_HEIGHT_M = 1.5
 """Higher than any gait; only an exploding contact gets there."""
-JOINT_RANGE_RAD = torch.tensor(
-    [[math.radians(-40), math.radians(40)], [math.radians(30), math.radians(100)]]
-).repeat(4, 1)
+JOINT_RANGE_RAD = torch.tensor([[math.radians(-40), math.radians(40)], [math.radians(30), math.radians(100)]]).repeat(
+    4, 1
+)
 """Lower and upper limit of each joint (8, 2), as in ant.xml."""
 WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
 WORLD_FORWARD = torch.tensor([1.0, 0.0, 0.0])
@@ -63,12 +63,8 @@ class AntRun(Task):
                 "position",
                 "centre of the torso; z is its height (0.58 standing)",
             ),
-            Signal(
-                "torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"
-            ),
-            Signal(
-                "up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when level"
-            ),
+            Signal("torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"),
+            Signal("up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when level"),
             Signal(
                 "forward_axis_w",
                 3,
@@ -123,9 +119,7 @@ class AntRun(Task):
         ]
     )
     fitness_unit = "m/s"
-    fitness_doc = (
-        "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
-    )
+    fitness_doc = "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
     fitness_reduce = "mean"
     fitness_failed = 0.0
 

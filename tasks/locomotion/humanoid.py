@@ -67,12 +67,8 @@ class HumanoidRun(Task):
                 "position",
                 "centre of the chest; z is its height (1.28 standing)",
             ),
-            Signal(
-                "torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"
-            ),
-            Signal(
-                "up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when upright"
-            ),
+            Signal("torso_orientation_w", 4, "1", "world", "orientation", "unit quaternion of the torso, w first"),
+            Signal("up_axis_w", 3, "1", "world", "direction", "the torso's own up axis; (0, 0, 1) when upright"),
             Signal(
                 "forward_axis_w",
                 3,
@@ -120,9 +116,7 @@ class HumanoidRun(Task):
         ]
     )
     fitness_unit = "m/s"
-    fitness_doc = (
-        "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
-    )
+    fitness_doc = "mean speed of the torso along world +x over the whole 10 s; every step after a fall counts 0"
     fitness_reduce = "mean"
     fitness_failed = 0.0
 

@@ -43,9 +43,7 @@ ARM = SignalTable(
     ]
 )
 ACTIONS_ONLY = SignalTable([Signal("actions", 2, "1", "joint", "action", "thrust")])
-EVERY_KIND = SignalTable(
-    [Signal(f"a_{kind}", 1 + i % 4, "1", "-", kind, kind) for i, kind in enumerate(KINDS)]
-)
+EVERY_KIND = SignalTable([Signal(f"a_{kind}", 1 + i % 4, "1", "-", kind, kind) for i, kind in enumerate(KINDS)])
 TABLES = {"cart": CART, "arm": ARM, "actions only": ACTIONS_ONLY, "every kind": EVERY_KIND}
 
 
@@ -75,9 +73,7 @@ def program(one: Ask) -> str:
 
 def trained(source: str, fitness: float | None, generation: int = 1, index: int = 0) -> Candidate:
     status = Status.TRAINED if fitness is not None else Status.FAILED
-    return Candidate(
-        candidate_id(generation, index), generation, index, status=status, source=source, fitness=fitness
-    )
+    return Candidate(candidate_id(generation, index), generation, index, status=status, source=source, fitness=fitness)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -259,9 +255,7 @@ def test_fitness_makes_later_generations_better() -> None:
     evolved = [_search(seed, 5, 6, True) for seed in range(4)]
     fresh = [_search(seed, 5, 6, False) for seed in range(4)]
     assert [run[0] for run in evolved] == [run[0] for run in fresh]
-    later, untaught = (
-        [f for run in runs for generation in run[1:] for f in generation] for runs in (evolved, fresh)
-    )
+    later, untaught = ([f for run in runs for generation in run[1:] for f in generation] for runs in (evolved, fresh))
     assert statistics.mean(later) > statistics.mean(untaught) + 0.15
     first, last = ([max(map(max, run[:upto])) for run in evolved] for upto in (1, 5))
     assert statistics.mean(last) > statistics.mean(first) + 0.02

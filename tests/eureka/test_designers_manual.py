@@ -94,9 +94,7 @@ def test_an_empty_file_is_no_reply_and_the_wait_can_end(tmp_path: Path) -> None:
     (tmp_path / "manual" / "g02_c02_r0.reply.md").write_text("here")
     replies: list[Reply] = []
     designer = ManualDesigner(config(manual_timeout_s=0.3), search_dir=tmp_path, say=lambda _: None)
-    with pytest.raises(
-        DesignerStopped, match=r"g02_c00_r0, g02_c01_r0 within 0\.3 s.*--manual-timeout-s"
-    ) as stopped:
+    with pytest.raises(DesignerStopped, match=r"g02_c00_r0, g02_c01_r0 within 0\.3 s.*--manual-timeout-s") as stopped:
         designer.answer([ask(0), ask(1), ask(2)], replies.append)
     assert [r.ask_id for r in replies] == ["g02_c02_r0"]
     assert "\n" not in str(stopped.value)
@@ -106,9 +104,7 @@ def test_replies_can_be_pasted(tmp_path: Path) -> None:
     """Each ends with a line END; they go to the open asks in their order, and into files like all others."""
     terminal = Terminal("reply one\nwith END inside a line\nEND\nreply two\n END \n")
     replies: list[Reply] = []
-    designer = ManualDesigner(
-        config(manual_paste=True), search_dir=tmp_path, say=lambda _: None, terminal=terminal
-    )
+    designer = ManualDesigner(config(manual_paste=True), search_dir=tmp_path, say=lambda _: None, terminal=terminal)
     designer.check()
     designer.answer([ask(0), ask(1)], replies.append)
     assert {r.ask_id: r.text for r in replies} == {

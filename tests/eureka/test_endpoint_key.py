@@ -167,9 +167,7 @@ def test_a_training_gets_no_secret() -> None:
         "NO_PROXY": "localhost:80,a@b",
         "LANG": "false",
     }
-    assert without_secrets(given) == {
-        name: given[name] for name in ("HOME", "PATH", "CUDA_VISIBLE_DEVICES", "LANG")
-    }
+    assert without_secrets(given) == {name: given[name] for name in ("HOME", "PATH", "CUDA_VISIBLE_DEVICES", "LANG")}
 
 
 def test_every_spelling_of_a_key_is_taken_out_and_nothing_else() -> None:

@@ -43,9 +43,7 @@ def everything(view: prompts.TaskView) -> str:
 
 def refused(name: str, error: str, source: str | None = None) -> Candidate:
     index = int(name[-2:])
-    return Candidate(
-        name, int(name[1:3]), index, status=Status.REFUSED, stage="check", error=error, source=source
-    )
+    return Candidate(name, int(name[1:3]), index, status=Status.REFUSED, stage="check", error=error, source=source)
 
 
 def statements(tree: ast.AST) -> set[str]:
@@ -142,12 +140,9 @@ def test_the_example_in_the_rules_keeps_the_rules() -> None:
 
 
 def test_samples_are_asked_for_different_things() -> None:
-    first = {
-        prompts.initial_messages(VIEW, index=i, samples=8)[1].content.split("style: ")[1] for i in range(8)
-    }
+    first = {prompts.initial_messages(VIEW, index=i, samples=8)[1].content.split("style: ")[1] for i in range(8)}
     later = {
-        prompts.next_messages(VIEW, BEST, [BEST], index=i, samples=8)[1].content.split("style: ")[1]
-        for i in range(8)
+        prompts.next_messages(VIEW, BEST, [BEST], index=i, samples=8)[1].content.split("style: ")[1] for i in range(8)
     }
     assert len(first) == len(later) == 8
 

@@ -73,9 +73,7 @@ def test_held_out_fitness_and_endings() -> None:
     assert line_of(text, "Training episodes of the last 2 ") == (
         "Training episodes of the last 2 iterations ended by: fallen 6, time limit 2"
     )
-    assert line_of(text, "The simulation diverged").startswith(
-        "The simulation diverged and was reset: 1 times"
-    )
+    assert line_of(text, "The simulation diverged").startswith("The simulation diverged and was reset: 1 times")
     assert "diverged" not in reflect([row(0)], RESULT)
 
 
@@ -86,10 +84,7 @@ def test_nan_stays_nan_and_is_named() -> None:
         rows[i]["fitness"] = None
     text = reflect(rows, RESULT)
     assert line_of(text, "speed:") == "speed: [0, 1, nan, 3, nan, 5]  max nan  mean nan  min nan"
-    assert (
-        line_of(text, "NOT FINITE")
-        == "NOT FINITE: speed was nan or infinite in 6 episodes, first in iteration 2."
-    )
+    assert line_of(text, "NOT FINITE") == "NOT FINITE: speed was nan or infinite in 6 episodes, first in iteration 2."
     # An iteration in which no episode ended has no fitness; its place is kept.
     assert line_of(text, "fitness (m/s)").startswith("fitness (m/s): [0, 0.1, -, 0.3, -, 0.5]")
 

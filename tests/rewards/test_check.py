@@ -137,10 +137,25 @@ BROKEN = [
     ("R127", 5, "plain type", program("def f(x: [y for y in (1,)]):", "    return x")),
     ("R127", 5, "plain type", program("def f(x) -> torch.__dict__:", "    return x")),
     # Found by following the program only: `rewards.dry_run`.
-    ("R110", 6, "30000 steps", program("def f(x):", "    for i in range(1000):", "        x = x + i", "    return x",
-                                       "for i in range(1000):", "    b = f(1.0)")),
-    ("R110", 7, "2000 tensor operations", program("for i in range(30):", "    for j in range(30):",
-                                                  "        total = total + i * a - torch.exp(a)")),
+    (
+        "R110",
+        6,
+        "30000 steps",
+        program(
+            "def f(x):",
+            "    for i in range(1000):",
+            "        x = x + i",
+            "    return x",
+            "for i in range(1000):",
+            "    b = f(1.0)",
+        ),
+    ),
+    (
+        "R110",
+        7,
+        "2000 tensor operations",
+        program("for i in range(30):", "    for j in range(30):", "        total = total + i * a - torch.exp(a)"),
+    ),
     ("R110", 7, "while a loop goes", program("b = [1]", "for i in b:", "    b.append(i)")),
     ("R112", 7, "whole number grows", program("n = 10", "for i in range(1000):", "    n = n * n")),
     ("R112", 5, "whole number grows", program("b = (((9 ** 64) ** 64) ** 64) ** 64")),
@@ -155,8 +170,18 @@ BROKEN = [
     ("R116", 6, "arithmetic on text", program("s = 'a'", "b = s * 3")),
     ("R109", 6, "slice of a list", program("b = [a]", "b[0:0] = b")),
     ("R112", 6, "4096 elements", program("b = [1.0]", "b.append(b)")),
-    ("R110", 6, "not fixed", program("def f(x):", "    for row in x:", "        x = x + 1", "    return x", "b = f(a)")),
-    ("R110", 6, "range of more", program("def f(n):", "    for i in range(n):", "        b = 1", "    return n", "b = f(10 ** 9)")),
+    (
+        "R110",
+        6,
+        "not fixed",
+        program("def f(x):", "    for row in x:", "        x = x + 1", "    return x", "b = f(a)"),
+    ),
+    (
+        "R110",
+        6,
+        "range of more",
+        program("def f(n):", "    for i in range(n):", "        b = 1", "    return n", "b = f(10 ** 9)"),
+    ),
     ("R111", 5, "nested here", program("f = lambda g, x: g(g, x)", "b = f(f, a)")),
     ("R109", 6, "argument 'height'", program("b = height.view(-1)", "b[0] = 1.0")),
     ("R109", 6, "argument 'height'", program("b = height.squeeze(-1)", "b += 1.0")),
@@ -184,15 +209,28 @@ FINE = [
     program("pass"),
     program("b = [0.5] * 8 + [1.0]", "total = total + torch.tensor(b).sum()"),
     program("def f(x, min, max):", "    return torch.clamp(x, min, max)", "total = f(a, 0.0, max=1.0)"),
-    program("parts = {'x': a * 1.0}", "for k, v in parts.items():", "    parts[k] = 2.0 * v", "    parts[k] *= 0.5",
-            ret="total, parts"),
+    program(
+        "parts = {'x': a * 1.0}",
+        "for k, v in parts.items():",
+        "    parts[k] = 2.0 * v",
+        "    parts[k] *= 0.5",
+        ret="total, parts",
+    ),
     program("x = [1]", "x = [i for i in x]", "for j in x:", "    total = total + j"),
     program("x = height.squeeze(-1).clone()", "x += 1.0", "y = torch.exp(height[:, 0])", "y *= 2.0", "total = x + y"),
     program("gamma = 0.9", "for i in range(20):", "    total = total + gamma ** i * a + 2 ** i"),
     program("f = torch.tanh", "total = f(a)"),
-    program("def scaled(terms, n):", "    out = {**terms}", "    for k, v in terms.items():", "        out[k] = 2.0 * v",
-            "    for i in range(n):", "        out[f'c{i}'] = i * a", "    return out",
-            "parts = scaled({'a': a}, 3)", ret="total, parts"),
+    program(
+        "def scaled(terms, n):",
+        "    out = {**terms}",
+        "    for k, v in terms.items():",
+        "        out[k] = 2.0 * v",
+        "    for i in range(n):",
+        "        out[f'c{i}'] = i * a",
+        "    return out",
+        "parts = scaled({'a': a}, 3)",
+        ret="total, parts",
+    ),
     program("b = torch.stack([a, total], dim=-1).norm(dim=-1)", "total = total + b"),
     program("b = [torch.cos(x) for x in (a, total)]", "total = sum(b)"),
     program("mask = torch.zeros_like(a)", "mask[a > 0] = 1.0", "total += mask"),
@@ -229,9 +267,7 @@ def test_ordinary_programs_pass(text: str) -> None:
 
 
 def test_all_violations_come_at_once_sorted_by_line() -> None:
-    text = program(
-        "b = a.item()", "c = torch.rand(3)", "import os", "height += 1", "while True:", "    d = undefined"
-    )
+    text = program("b = a.item()", "c = torch.rand(3)", "import os", "height += 1", "while True:", "    d = undefined")
     found = check(text, TABLE)
     assert [(item.line, item.code) for item in found] == [
         (5, "R107"),

@@ -8,9 +8,7 @@ import torch
 from rewards.components import ComponentStats, EpisodeStatistics
 
 
-def add(
-    statistics: EpisodeStatistics, speed: list[float], done: list[int], total: list[float] | None = None
-) -> None:
+def add(statistics: EpisodeStatistics, speed: list[float], done: list[int], total: list[float] | None = None) -> None:
     values = torch.tensor(speed)
     whole = values * 10 if total is None else torch.tensor(total)
     statistics.add({"speed": values}, whole, torch.tensor(done, dtype=torch.bool))

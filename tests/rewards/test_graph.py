@@ -154,7 +154,9 @@ def test_a_graph_that_computes_something_else_is_found(monkeypatch: pytest.Monke
 
 
 def test_a_write_by_mask_into_rows_is_a_choice() -> None:
-    text = program("b = actions * 1.0", "b[a > 0] = 5.0", "b[b < 0] = torch.tensor(-1.0)", "total = total + b.sum(dim=-1)")
+    text = program(
+        "b = actions * 1.0", "b[a > 0] = 5.0", "b[b < 0] = torch.tensor(-1.0)", "total = total + b.sum(dim=-1)"
+    )
     assert_equal_values(text, TABLE, signals(50))
     assert not {node["op"] for node in graph_of(text)["nodes"]} & {"index_put.default", "index.Tensor"}
 
@@ -183,7 +185,13 @@ def test_equal_graphs_have_equal_hashes() -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [("* 2.0", "* 2.5"), ("exp(-a)", "tanh(-a)"), ("b + c", "c + b * 1.0"), ("'x': b", "'z': b"), ("[:, 0] *", "[:, 1] *")],
+    [
+        ("* 2.0", "* 2.5"),
+        ("exp(-a)", "tanh(-a)"),
+        ("b + c", "c + b * 1.0"),
+        ("'x': b", "'z': b"),
+        ("[:, 0] *", "[:, 1] *"),
+    ],
 )
 def test_other_graphs_have_other_hashes(changed: tuple[str, str]) -> None:
     plain = program("b = torch.exp(-a)", "c = actions[:, 0] * 2.0", "total = b + c", ret="total, {'x': b, 'y': c}")
@@ -195,7 +203,9 @@ def test_other_graphs_have_other_hashes(changed: tuple[str, str]) -> None:
 
 def test_memory_is_known_before_it_is_needed() -> None:
     """Two live (N, 2) float32 tensors at the peak of x * 2 + x * 3; the views before them are free."""
-    text = "def compute_reward(actions):\n    b = (actions * 2.0) + (actions * 3.0)\n    return b[:, 0], {'a': b[:, 1]}\n"
+    text = (
+        "def compute_reward(actions):\n    b = (actions * 2.0) + (actions * 3.0)\n    return b[:, 0], {'a': b[:, 1]}\n"
+    )
     graph = read_graph(graph_of(text))
     assert measure(graph, 1000).peak_bytes == 3 * 1000 * 2 * 4
     assert measure(graph, 65_536).peak_bytes == 3 * 65_536 * 2 * 4
@@ -212,7 +222,9 @@ def test_pairs_of_worlds_are_refused_before_they_are_made() -> None:
 
 
 def test_too_much_work_is_refused() -> None:
-    text = program("b = actions[:, 0:1] * torch.ones(1, 4000)", *["b = b.sort(dim=-1).values"] * 150, "total = total + b[:, 0]")
+    text = program(
+        "b = actions[:, 0:1] * torch.ones(1, 4000)", *["b = b.sort(dim=-1).values"] * 150, "total = total + b[:, 0]"
+    )
     with pytest.raises(GraphError, match="operations for each of 64 worlds"):
         rebuild(read_graph(graph_of(text)), 64, torch.device("cpu"))
 

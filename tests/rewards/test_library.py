@@ -36,7 +36,5 @@ def test_rewards_beside_a_users_task(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="UTF-8"):
         load("my-task", "sparse", beside=task)
     (tmp_path / "my_task_sparse.py").unlink()
-    with pytest.raises(
-        UserError, match=r"no sparse reward: expected a reward program in .*my_task_sparse\.py"
-    ):
+    with pytest.raises(UserError, match=r"no sparse reward: expected a reward program in .*my_task_sparse\.py"):
         load("my-task", "sparse", beside=task)

@@ -96,8 +96,7 @@ def test_says_why_there_is_no_program(reply: str, code: str, words: str) -> None
 
 def test_hash_ignores_what_editors_change_and_nothing_else() -> None:
     hashes = {
-        RewardSource(text).sha256
-        for text in (P, P.replace("\n", "\r\n"), "\n" + P + "\n\n", P.replace(":\n", ":  \n"))
+        RewardSource(text).sha256 for text in (P, P.replace("\n", "\r\n"), "\n" + P + "\n\n", P.replace(":\n", ":  \n"))
     }
     assert len(hashes) == 1
     assert RewardSource(OTHER).sha256 not in hashes
@@ -147,9 +146,7 @@ def garbage(rng: random.Random) -> str:
     letters = list(GOOD)
     for _ in range(rng.randrange(1, 4)):
         place = rng.randrange(len(letters))
-        letters[place] = rng.choice(
-            ["", "(", ")", ":", "\n", " ", "_", "9", "torch", "\t", "é", "[", "\x0c", "*", "'"]
-        )
+        letters[place] = rng.choice(["", "(", ")", ":", "\n", " ", "_", "9", "torch", "\t", "é", "[", "\x0c", "*", "'"])
     text = "".join(letters)
     return text if kind == 2 else f"```\n{text}\n```"
 

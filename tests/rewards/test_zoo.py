@@ -25,7 +25,8 @@ ZOO_LIMIT_S = 60.0
 MIN_REFUSED = 150
 MIN_ACCEPTED = 35
 AT_REST = 4
-CATEGORIES = {"false_refusals", 
+CATEGORIES = {
+    "false_refusals",
     *("accepted", "bombs", "capability", "cheating", "escapes", "global_state"),
     *("injection", "interface", "malformed", "numeric"),
 }

@@ -65,8 +65,7 @@ def test_the_same_seed_gives_the_same_episodes(slider):
         return -observation[:, :1] - observation[:, 1:]
 
     first, second, other = (
-        evaluate(slider, policy, episodes=EPISODES, seed=seed, num_threads=1).per_episode
-        for seed in (1, 1, 2)
+        evaluate(slider, policy, episodes=EPISODES, seed=seed, num_threads=1).per_episode for seed in (1, 1, 2)
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)

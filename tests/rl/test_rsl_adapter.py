@@ -59,9 +59,7 @@ def test_reward_is_that_of_the_state_before_the_reset(env):
     assert done.tolist() == [False, True]
     assert extras["time_outs"].tolist() == [False, False]  # failed, not timed out
     assert observation["policy"][0].tolist() == pytest.approx([place_0, velocity_0], abs=1e-6)
-    assert (
-        abs(observation["policy"][1, 0].item()) <= 1.0
-    )  # episodes start within a metre of the middle, at rest
+    assert abs(observation["policy"][1, 0].item()) <= 1.0  # episodes start within a metre of the middle, at rest
     assert observation["policy"][1, 1].item() == 0.0
 
 
@@ -93,9 +91,7 @@ def test_an_episode_that_goes_on_is_worth_the_next_value(env):
         ppo.process_env_step(observation, reward, done, extras)
         ppo.compute_returns(observation)
         next_value = ppo.critic(observation)[0, 0].item()
-    assert ppo.storage.returns[0, 0, 0].item() == pytest.approx(
-        integrate(0, 0, 1.0)[0] + GAMMA * next_value, abs=1e-5
-    )
+    assert ppo.storage.returns[0, 0, 0].item() == pytest.approx(integrate(0, 0, 1.0)[0] + GAMMA * next_value, abs=1e-5)
 
 
 def test_a_diverged_world_has_no_reward_and_fails(env):
@@ -156,17 +152,14 @@ def test_construction_is_silent(env, capfd):
 
 def test_storage_yields_the_minibatches_of_rsl_rl():
     storages = [
-        kind("rl", 5, 4, TensorDict({"o": torch.zeros(5, 3)}, [5]), [2])
-        for kind in (RolloutStorage, ShuffledStorage)
+        kind("rl", 5, 4, TensorDict({"o": torch.zeros(5, 3)}, [5]), [2]) for kind in (RolloutStorage, ShuffledStorage)
     ]
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         step = RolloutStorage.Transition()
         step.observations = TensorDict({"o": torch.randn(5, 3, generator=generator)}, [5])
         step.actions, mean, std = (torch.randn(5, 2, generator=generator) for _ in range(3))
-        step.rewards, step.dones, step.actions_log_prob = (
-            torch.randn(5, generator=generator) for _ in range(3)
-        )
+        step.rewards, step.dones, step.actions_log_prob = (torch.randn(5, generator=generator) for _ in range(3))
         step.values = torch.randn(5, 1, generator=generator)
         step.distribution_params = (mean, std)
         for storage in storages:

@@ -72,9 +72,7 @@ def random_states(task, model, count: int, height_m: float) -> tuple[torch.Tenso
 def test_models_are_what_their_files_state(task, model):
     joints = [model.joint(j).name for j in range(1, model.njnt)]
     assert joints == [model.actuator(a).name for a in range(model.nu)]
-    assert list(model.actuator_trnid[:, 0]) == list(range(1, model.njnt)), (
-        "one motor for each joint, in order"
-    )
+    assert list(model.actuator_trnid[:, 0]) == list(range(1, model.njnt)), "one motor for each joint, in order"
     assert np.array_equal(model.actuator_ctrlrange, [[-1.0, 1.0]] * model.nu)
     assert model.camera(task.camera) is not None
     mass = float(model.body_mass.sum())
