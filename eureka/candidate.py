@@ -53,9 +53,10 @@ class Candidate:
         reward_sha256: hash of the normalised program text.
         error: full text of why it was refused, unanswered or failed.
         stage: where the gate stopped it ("extract", "check", "trial") or "accepted", then its result.
-        fitness: held-out fitness in the task's unit; None unless `status` is TRAINED.
-        fitness_std: its spread over held-out episodes.
-        result: `result.json` of its training.
+        fitness: held-out fitness in the task's unit, the mean over its trainings; None unless `status` is TRAINED.
+        fitness_std: its spread over trainings, or over the held-out episodes of a single one.
+        result: `result.json` of its first training (of the first that failed), with "components" of its last iteration
+            and "fitness_by_seed", one entry a training.
         reflection: what is told to the designer about its training.
         repairs: how many repairs were asked for.
     """
@@ -79,6 +80,11 @@ class Candidate:
     def scored(self) -> bool:
         """Whether it carries a finite fitness that it may be ranked by."""
         return self.status is Status.TRAINED and self.fitness is not None and math.isfinite(self.fitness)
+
+    @property
+    def seeds(self) -> int:
+        """Trainings whose mean its fitness is; 0 without a fitness."""
+        return 0 if self.fitness is None else len((self.result or {}).get("fitness_by_seed", (self.fitness,)))
 
 
 def candidate_id(generation: int, index: int) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eureka.candidate import Candidate, Status
+from eureka.score import over_seeds
 
 POINTS = 10
 NAME_CAP = 60
@@ -21,19 +22,20 @@ PARSED_CAP = 50_000  # characters of a program; the gate takes no longer ones
 COMPONENTS_CAP = 24  # rows; a reward with more is cut, largest names last
 
 
-def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
+def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], by_seed: Sequence[float] = ()) -> str:
     """What happened in a training.
 
     Args:
         metrics: the lines of metrics.jsonl, one per iteration; may be empty.
         result: result.json.
+        by_seed: held-out fitness of all trainings of this program where there are several, this one's included.
 
     Returns:
         Several lines: held-out fitness with its spread, how episodes ended, and for fitness, episode length
         and each component about ten evenly spaced points with maximum, mean and minimum.
     """
     unit = str(result.get("fitness_unit") or "")
-    lines = [*_outcome(result, unit), *_endings(metrics, result)]
+    lines = [*_outcome(result, unit), *_seeds(by_seed, unit), *_endings(metrics, result)]
     rows = [row for row in metrics if isinstance(row.get("iteration"), int)]
     if not rows:
         return "\n".join([*lines, "No iteration of the training was recorded."])
@@ -76,6 +78,17 @@ def _outcome(result: Mapping[str, Any], unit: str) -> list[str]:
         length = evaluation.get("episode_length_s")
         text += f", mean length {figure(length)} s)" if length is not None else ")"
     return [text]
+
+
+def _seeds(by_seed: Sequence[float], unit: str) -> list[str]:
+    """What the same program reached by other seeds: how far a difference between two programs may be luck."""
+    if len(by_seed) < 2:
+        return []
+    score = over_seeds(by_seed)
+    assert score is not None
+    shown = ", ".join(figure(value) for value in by_seed)
+    text = f"Trained {len(by_seed)} times with other random seeds: {shown}; mean {figure(score.mean)} {unit}".rstrip()
+    return [f"{text}, standard deviation {figure(score.std)}. What follows is the first of these trainings."]
 
 
 def _endings(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> list[str]:
@@ -199,6 +212,7 @@ def summarise(candidate: Candidate) -> str:
     terms = f"; components {listed}" if names else ""
     if candidate.scored:
         spread = f" +- {figure(candidate.fitness_std)}" if candidate.fitness_std is not None else ""
+        spread += f" over {candidate.seeds} trainings" if candidate.seeds > 1 else ""
         return f"{candidate.candidate_id}: fitness {figure(candidate.fitness)}{spread}{terms}"
     what = {
         Status.REFUSED: f"refused at {candidate.stage or 'the gate'}",

@@ -89,7 +89,6 @@ def page_values(record: SearchRecord) -> dict[str, Any]:
         "task": task_name(record),
         "search_id": record.folder.resolve().name,
         "instruction": record.setting("instruction"),
-        "seeds_per_candidate": record.setting("seeds_per_candidate", default=1),
         "state": story.state_of(record),
         "updated_s": record.updated_s,
         "unit": unit,

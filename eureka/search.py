@@ -4,6 +4,7 @@
         the designer writes K programs, knowing the best so far and everything tried
         each passes the gate, or gets its errors back up to R times
         the survivors train; their fitness is measured on held-out episodes
+        the best of them train on further seeds, until those that lead have been confirmed
     the best reward, the human one and the sparse one train on fresh seeds
 
 The best candidate is never worse than the best so far (elitism). Everything is in the archive as soon as it is known,
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eureka import finals, prompts, reflection
+from eureka import finals, prompts
 from eureka.archive import Archive, Run
 from eureka.best import keep_best
 from eureka.candidate import Candidate, Status, best, candidate_id
@@ -28,9 +29,10 @@ from eureka.proposing import Gate, first_ask, propose, stored_graph
 from eureka.report import write_report
 from eureka.score import Score, human_normalised, over_seeds
 from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
+from eureka.settling import settle, unconfirmed
 from eureka.training import Training, run_trainings
 from rl.config import to_json
-from rl.record import TrainRequest, read_metrics, write_json_atomic
+from rl.record import TrainRequest, write_json_atomic
 from tasks.env import sample_signals
 from tasks.errors import UserError
 from tasks.registry import absolute_ref, make
@@ -143,7 +145,11 @@ class _Search:
             listener=self.listener,
         )
         write_report(self.folder)
-        self._train([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)])
+        survivors = [c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)]
+        for candidate in survivors:
+            self.archive.put_candidate(dataclasses.replace(candidate, status=Status.TRAINING))
+        self._train(survivors, self.config.seeds_per_candidate)
+        self._confirm(generation)
 
         now_best = self.archive.best()
         improved = now_best is not None and now_best.generation == generation
@@ -184,25 +190,37 @@ class _Search:
             seed=self.config.seed,
         )
 
-    def _train(self, candidates: list[Candidate]) -> None:
-        """Train candidates on every seed; each is settled as soon as its last seed has ended."""
+    def _train(self, candidates: list[Candidate], seeds: int) -> None:
+        """Train candidates on their first `seeds` seeds, those that have trained already excepted; each is settled as
+        soon as its last seed has ended."""
         by_id = {c.candidate_id: c for c in candidates}
         results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in by_id}
-        for candidate in candidates:
-            self.archive.put_candidate(dataclasses.replace(candidate, status=Status.TRAINING))
 
         def on_result(training: Training, result: dict[str, Any]) -> None:
             name = training.request.candidate_id
             assert name is not None
             self.archive.put_run(self._run(training, result))
             results[name][training.request.seed] = {**result, "run_dir": training.run_dir}
-            if len(results[name]) == self.config.seeds_per_candidate:
+            if len(results[name]) == seeds:
                 settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
                 self.archive.put_candidate(settled, run_id=training.run_id)
                 write_report(self.folder)
 
-        trainings = [self._training(c, number) for c in candidates for number in range(self.config.seeds_per_candidate)]
+        trainings = [self._training(c, number) for c in candidates for number in range(seeds)]
         run_trainings(trainings, self.executor, self.listener, on_result)
+
+    def _confirm(self, generation: int) -> None:
+        """Train the leaders on further seeds until all who lead have been: the best of many by few seeds is a lucky
+        one (the winner's curse), and would be every later program's parent."""
+        seeds = self.config.seeds_per_candidate + self.config.confirm_seeds
+        while True:
+            so_far = [c for c in self.archive.candidates() if c.generation <= generation]
+            waiting = unconfirmed(so_far, self.config.confirm, seeds)
+            if not waiting:
+                return
+            names = ", ".join(c.candidate_id for c in waiting)
+            self.listener.say(f"generation {generation}: {names} on {self.config.confirm_seeds} further seeds")
+            self._train(waiting, seeds)
 
     def _training(self, candidate: Candidate, number: int) -> Training:
         assert candidate.source is not None
@@ -277,37 +295,3 @@ class _Search:
         ]
         good = [run for run in runs if run.status == "ok" and run.fitness is not None]
         return sorted(good, key=lambda run: -(run.fitness or 0.0))
-
-
-def settle(candidate: Candidate, results: list[dict[str, Any]]) -> Candidate:
-    """A candidate after its trainings: the mean fitness over seeds, or failed if any seed failed.
-
-    Args:
-        candidate: As accepted.
-        results: One per seed, each the content of `result.json` with the run's folder under "run_dir".
-    """
-    failed = next((result for result in results if result["status"] != "ok"), None)
-    shown = failed or results[0]
-    metrics = read_metrics(shown["run_dir"] / "metrics.jsonl")
-    told = reflection.reflect(metrics, shown)
-    stored = {key: value for key, value in shown.items() if key != "run_dir"}
-    if metrics:
-        stored["components"] = metrics[-1].get("components")
-    if failed is not None:
-        error = failed.get("error") or {}
-        message = f"{failed['status']}: {error.get('message', 'the training failed')}"
-        return dataclasses.replace(
-            candidate, status=Status.FAILED, stage=failed["status"], error=message, result=stored, reflection=told
-        )
-    over = over_seeds([result["fitness"] for result in results])
-    assert over is not None
-    spread = over.std if over.std is not None else shown["fitness_std"]
-    return dataclasses.replace(
-        candidate,
-        status=Status.TRAINED,
-        stage="ok",
-        fitness=over.mean,
-        fitness_std=spread,
-        result=stored,
-        reflection=told,
-    )

@@ -43,6 +43,10 @@ class SearchConfig:
     """Seed of the trainings and of designers that draw at random."""
     seeds_per_candidate: int = 1
     """Trainings of each candidate; its fitness is their mean."""
+    confirm: int = 0
+    """Leaders whose fitness is confirmed on further seeds, after each generation; 0 takes the first figure as it is."""
+    confirm_seeds: int = 2
+    """Further trainings of a leader; its fitness is then the mean of all."""
     final_seeds: int = 3
     """Fresh seeds on which the best, the human and the sparse reward are trained at the end; 0 skips that."""
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +67,8 @@ class SearchConfig:
             ("repairs", 0),
             ("seed", 0),
             ("seeds_per_candidate", 1),
+            ("confirm", 0),
+            ("confirm_seeds", 1),
             ("final_seeds", 0),
             ("threads", 1),
         ):

@@ -135,7 +135,8 @@ class ProgressListener(Listener):
         done = self._trained + now
         if done < 0.1 or spent <= 0.0:
             return None
-        each = self.config.samples * self.config.seeds_per_candidate
+        config = self.config
+        each = config.samples * config.seeds_per_candidate + min(config.confirm, config.samples) * config.confirm_seeds
         ahead = 0 if self.finals else (self.config.generations - self.generation) * each
         ahead += 0 if self.finals else _BASELINES * self.config.final_seeds
         return (len(self.runs) - now + ahead) * spent / done

@@ -49,6 +49,10 @@ class Search:
     """Seed of the trainings, and of the evolution designer."""
     seeds_per_candidate: int = 1
     """Trainings of each candidate; its fitness is their mean."""
+    confirm: int = 0
+    """Leaders after each generation that train on further seeds before one is called best."""
+    confirm_seeds: int = 2
+    """Further trainings of each leader."""
     final_seeds: int = 3
     """Fresh seeds of the final comparison; 0 leaves it out."""
     slots: int | None = None

@@ -26,6 +26,8 @@ ESSENTIALS = (
     "repairs",
     "seed",
     "seeds_per_candidate",
+    "confirm",
+    "confirm_seeds",
     "final_seeds",
     "train",
     "threads",
