@@ -56,7 +56,7 @@ class Candidate:
         fitness: held-out fitness in the task's unit, the mean over its trainings; None unless `status` is TRAINED.
         fitness_std: its spread over trainings, or over the held-out episodes of a single one.
         result: `result.json` of its first training (of the first that failed), with "components" of its last iteration
-            and "fitness_by_seed", one entry a training.
+            and "fitness_by_seed", one entry a training; "equal_to" names the candidate whose result it is.
         reflection: what is told to the designer about its training.
         repairs: how many repairs were asked for.
     """
@@ -85,6 +85,11 @@ class Candidate:
     def seeds(self) -> int:
         """Trainings whose mean its fitness is; 0 without a fitness."""
         return 0 if self.fitness is None else len((self.result or {}).get("fitness_by_seed", (self.fitness,)))
+
+    @property
+    def equal_to(self) -> str | None:
+        """The candidate whose result this one has, since their rewards compute the same; None if it trained itself."""
+        return (self.result or {}).get("equal_to")
 
 
 def candidate_id(generation: int, index: int) -> str:

@@ -105,7 +105,7 @@ def _candidate_view(
     unit: str,
     shown: dict[str, str],
 ) -> CandidateView:
-    run = record.run_of(candidate.candidate_id)
+    run = record.run_of(candidate.equal_to or candidate.candidate_id)
     result = candidate.result or (run.result if run else {})
     metrics, damage = _metrics(run)
     parent = by_id.get(candidate.parent_id or "")

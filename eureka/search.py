@@ -31,6 +31,7 @@ from eureka.score import Score, human_normalised, over_seeds
 from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
 from eureka.settling import settle, unconfirmed
 from eureka.training import Training, run_trainings
+from eureka.twins import Twins, as_twin, follows
 from rl.config import to_json
 from rl.record import TrainRequest, write_json_atomic
 from tasks.env import sample_signals
@@ -102,6 +103,7 @@ class _Search:
         self.view = prompts.TaskView.of(self.task)
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
         self.gate = Gate(self.task.signal_table, tuple(states))
+        self.twins = Twins(folder)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
         self._note_start()
 
@@ -145,10 +147,7 @@ class _Search:
             listener=self.listener,
         )
         write_report(self.folder)
-        survivors = [c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)]
-        for candidate in survivors:
-            self.archive.put_candidate(dataclasses.replace(candidate, status=Status.TRAINING))
-        self._train(survivors, self.config.seeds_per_candidate)
+        self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)])
         self._confirm(generation)
 
         now_best = self.archive.best()
@@ -190,6 +189,29 @@ class _Search:
             seed=self.config.seed,
         )
 
+    def _train_generation(self, survivors: list[Candidate]) -> None:
+        """Train what the gate took; of candidates whose rewards compute the same, the first one for all."""
+        everyone = self.archive.candidates()
+        firsts = {c.candidate_id: self.twins.first_of(c, everyone) for c in survivors}
+        own = [c for c in survivors if firsts[c.candidate_id] is None]
+        self._start_training(own)
+        state = {c.candidate_id: c for c in self.archive.candidates()}
+        for candidate in survivors:
+            first = firsts[candidate.candidate_id]
+            if first is None:
+                continue
+            first = state[first.candidate_id]
+            if follows(first):
+                self.listener.say(f"{candidate.candidate_id} computes the same as {first.candidate_id}: trained once")
+                self.archive.put_candidate(as_twin(candidate, first))
+            else:
+                self._start_training([candidate])
+
+    def _start_training(self, candidates: list[Candidate]) -> None:
+        for candidate in candidates:
+            self.archive.put_candidate(dataclasses.replace(candidate, status=Status.TRAINING))
+        self._train(candidates, self.config.seeds_per_candidate)
+
     def _train(self, candidates: list[Candidate], seeds: int) -> None:
         """Train candidates on their first `seeds` seeds, those that have trained already excepted; each is settled as
         soon as its last seed has ended."""
@@ -215,12 +237,22 @@ class _Search:
         seeds = self.config.seeds_per_candidate + self.config.confirm_seeds
         while True:
             so_far = [c for c in self.archive.candidates() if c.generation <= generation]
+            self._update_twins(so_far)
             waiting = unconfirmed(so_far, self.config.confirm, seeds)
             if not waiting:
                 return
             names = ", ".join(c.candidate_id for c in waiting)
             self.listener.say(f"generation {generation}: {names} on {self.config.confirm_seeds} further seeds")
             self._train(waiting, seeds)
+
+    def _update_twins(self, candidates: list[Candidate]) -> None:
+        """What further seeds said of a candidate holds for those that compute the same."""
+        by_id = {c.candidate_id: c for c in candidates}
+        for candidate in candidates:
+            if candidate.equal_to is not None:
+                renewed = as_twin(candidate, by_id[candidate.equal_to])
+                if renewed != candidate:
+                    self.archive.put_candidate(renewed)
 
     def _training(self, candidate: Candidate, number: int) -> Training:
         assert candidate.source is not None

@@ -49,5 +49,6 @@ def settle(candidate: Candidate, results: list[dict[str, Any]]) -> Candidate:
 
 
 def unconfirmed(candidates: Iterable[Candidate], leaders: int, seeds: int) -> list[Candidate]:
-    """Those among the `leaders` best that were trained on fewer than `seeds` seeds, best first."""
-    return [c for c in ranked(candidates)[:leaders] if c.seeds < seeds]
+    """Those among the `leaders` best that were trained on fewer than `seeds` seeds, best first; equals count once."""
+    own = [c for c in ranked(candidates) if c.equal_to is None]
+    return [c for c in own[:leaders] if c.seeds < seeds]

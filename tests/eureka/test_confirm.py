@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from eureka.executors.base import Ended, Job
 from eureka.search import run_search
 from eureka.search_config import load_config, start_folder
 from eureka.settling import settle, unconfirmed
-from rl.record import make_result, read_request, write_json_atomic
+from rl.record import TrainRequest, make_result, read_request, write_json_atomic
 from tasks.errors import UserError
 from tests.eureka.scripted import ScriptedDesigner, slider_config
 
@@ -50,12 +51,14 @@ class TableExecutor:
         job = self._jobs.pop(0)
         if job.run_id == self.stop_at:
             raise KeyboardInterrupt
-        request = read_request(job.run_dir)
-        result = make_result(request, "ok", fitness_unit="m")
-        result |= {"fitness": LUCKY[str(request.candidate_id)][request.seed], "fitness_std": 0.5}
-        write_json_atomic(job.run_dir / "result.json", result)
+        write_json_atomic(job.run_dir / "result.json", self.result_of(read_request(job.run_dir)))
         self.ran.append(job.run_id)
         return [Ended(job.run_id, "finished", 0, "")]
+
+    def result_of(self, request: TrainRequest) -> dict[str, Any]:
+        """What the table says, as a worker writes it."""
+        fitness = LUCKY[str(request.candidate_id)][request.seed]
+        return make_result(request, "ok", fitness=fitness, fitness_std=0.5, fitness_unit="m")
 
 
 def search(folder: Path, executor: TableExecutor, **changes) -> tuple[Candidate, list[Candidate], ScriptedDesigner]:
