@@ -9,42 +9,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eureka.candidate import Candidate, Status, best
+from eureka.database import Database
 from eureka.designers.base import Ask, Exchange, Reply
-from tasks.errors import UserError
+from eureka.disk import Patience
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE asks (
-    ask_id TEXT PRIMARY KEY, candidate_id TEXT NOT NULL, generation INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    prompt_json TEXT NOT NULL, created_s REAL NOT NULL);
-CREATE TABLE replies (
-    ask_id TEXT PRIMARY KEY REFERENCES asks(ask_id), text TEXT, outcome TEXT NOT NULL, model TEXT, tokens_in INTEGER,
-    tokens_out INTEGER, cost REAL, latency_s REAL, error TEXT, created_s REAL NOT NULL);
-CREATE TABLE candidates (
-    candidate_id TEXT PRIMARY KEY, generation INTEGER NOT NULL, idx INTEGER NOT NULL, parent_id TEXT,
-    status TEXT NOT NULL, source TEXT, sha256 TEXT, stage TEXT, error TEXT, repairs INTEGER NOT NULL, fitness REAL,
-    fitness_std REAL, run_id TEXT, result_json TEXT, reflection TEXT, created_s REAL NOT NULL, updated_s REAL NOT NULL);
-CREATE TABLE runs (
-    run_id TEXT PRIMARY KEY, candidate_id TEXT, role TEXT NOT NULL, seed INTEGER NOT NULL, folder TEXT NOT NULL,
-    status TEXT NOT NULL, fitness REAL, fitness_std REAL, result_json TEXT NOT NULL);
-CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
-"""
-
-# Added to databases that were made without it; a version that does not know it is not disturbed by it.
-_EXCHANGES = """
-CREATE TABLE IF NOT EXISTS exchanges (
-    id INTEGER PRIMARY KEY, ask_id TEXT NOT NULL, status INTEGER, body BLOB NOT NULL, complete INTEGER NOT NULL,
-    error TEXT, wall_s REAL NOT NULL, created_s REAL NOT NULL)
-"""
 EXCHANGES_LIMIT = 256 * 2**20
 """Bytes of raw answers one search keeps whole; of further ones the first `EXCHANGE_HEAD` bytes."""
 EXCHANGE_HEAD = 4096
@@ -72,73 +46,42 @@ class Archive:
     Args:
         path: `search.db`; made when it does not exist and `create` is true.
         create: Whether a missing database is made. Resuming passes False.
+        read_only: Only look: an older schema version is read as it is, and nothing can be written.
+        patience: Waits where the disk is full; without it a full disk is an error.
 
     Raises:
-        UserError: it is missing, no database, damaged, or of another schema version. Nothing is changed then.
+        UserError: it is missing, no database, damaged, or of a newer schema version. Nothing is changed then.
     """
 
-    def __init__(self, path: Path, create: bool = True) -> None:
+    def __init__(
+        self, path: Path, create: bool = True, read_only: bool = False, patience: Patience | None = None
+    ) -> None:
         self.path = path
-        exists = path.is_file()
-        if not exists and not create:
-            raise UserError(f"{path} does not exist; the folder holds no search to resume. Start one without --resume.")
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            if exists:
-                self._check()
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            if not exists:
-                with self._transaction():
-                    for statement in _SCHEMA.split(";"):
-                        if statement.strip():
-                            self._db.execute(statement)
-                    self._set("schema_version", SCHEMA_VERSION)
-            self._db.execute(_EXCHANGES)
-        except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{path} is damaged ({error}); it was left as it is. Restore it from a copy, or start a new search."
-            ) from error
-
-    def _check(self) -> None:
-        try:
-            verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
-            version = self._db.execute("SELECT value FROM meta WHERE key='schema_version'").fetchone()
-        except sqlite3.OperationalError as error:
-            raise UserError(f"{self.path} is no search database ({error}); it was left as it is.") from error
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        found = json.loads(version[0]) if version else None
-        if found != SCHEMA_VERSION:
-            raise UserError(
-                f"{self.path} has schema version {found}; this version reads {SCHEMA_VERSION}. "
-                "Use the version of eureka-skills that wrote it, or start a new search."
-            )
+        self._db = Database(path, create, read_only, patience)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def _write(self, statement: str, values: object) -> None:
+        self._db.write(lambda db: db.execute(statement, values))  # pyright: ignore[reportArgumentType]
 
     # -- meta and events
 
-    def _set(self, key: str, value: object) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
-
     def set_meta(self, key: str, value: object) -> None:
         """Store a JSON value under a key."""
-        with self._transaction():
-            self._set(key, value)
+        self.note({key: value})
+
+    def note(self, facts: Mapping[str, object], kind: str | None = None, text: str = "") -> None:
+        """Store JSON values under their keys and, with `kind`, a line in the search's log: all of it or nothing."""
+
+        def write(db: sqlite3.Connection) -> None:
+            rows = [(key, json.dumps(value)) for key, value in facts.items()]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            if kind is not None:
+                db.execute("INSERT INTO events (time_s, kind, text) VALUES (?, ?, ?)", (time.time(), kind, text))
+
+        self._db.write(write)
 
     def meta(self, key: str, default: Any = None) -> Any:
         """The value of a key, or default."""
@@ -147,8 +90,7 @@ class Archive:
 
     def add_event(self, kind: str, text: str) -> None:
         """Append a line to the search's log."""
-        with self._transaction():
-            self._db.execute("INSERT INTO events (time_s, kind, text) VALUES (?, ?, ?)", (time.time(), kind, text))
+        self.note({}, kind, text)
 
     def events(self) -> list[sqlite3.Row]:
         """All log lines: rows with id, time_s, kind, text."""
@@ -169,8 +111,7 @@ class Archive:
             )
             for ask in asks
         ]
-        with self._transaction():
-            self._db.executemany("INSERT OR IGNORE INTO asks VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._db.write(lambda db: _many(db, "INSERT OR IGNORE INTO asks VALUES (?, ?, ?, ?, ?, ?)", rows))
 
     def add_reply(self, reply: Reply) -> None:
         """Store a raw reply. A second reply to the same ask is an error of the program (sqlite3.IntegrityError)."""
@@ -186,8 +127,7 @@ class Archive:
             reply.error,
             time.time(),
         )
-        with self._transaction():
-            self._db.execute("INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._write("INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def add_exchange(self, exchange: Exchange) -> None:
         """Store what one request brought, before it is read."""
@@ -203,8 +143,7 @@ class Archive:
             time.time(),
         )
         fields = "ask_id, status, body, complete, error, wall_s, created_s"
-        with self._transaction():
-            self._db.execute(f"INSERT INTO exchanges ({fields}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self._write(f"INSERT INTO exchanges ({fields}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def exchanges(self, ask_id: str) -> list[Exchange]:
         """What the requests of an ask brought, in the order of arrival."""
@@ -217,10 +156,10 @@ class Archive:
         found = self.exchanges(ask_id)
         return found[-1] if found else None
 
-    def drop_reply(self, ask_id: str) -> None:
-        """Forget an answer that was no answer (an outage), so that it is asked again."""
-        with self._transaction():
-            self._db.execute("DELETE FROM replies WHERE ask_id=?", (ask_id,))
+    def drop_replies(self, ask_ids: Iterable[str]) -> None:
+        """Forget answers that were no answers (an outage), all or none, so that they are asked for again."""
+        rows = [(name,) for name in ask_ids]
+        self._db.write(lambda db: _many(db, "DELETE FROM replies WHERE ask_id=?", rows))
 
     def replies(self) -> dict[str, Reply]:
         """All replies by ask id."""
@@ -266,8 +205,7 @@ class Archive:
         statement = (
             f"INSERT INTO candidates ({names}) VALUES ({marks}) ON CONFLICT(candidate_id) DO UPDATE SET {updates}"
         )
-        with self._transaction():
-            self._db.execute(statement, row)
+        self._write(statement, row)
 
     def candidates(self, generation: int | None = None) -> list[Candidate]:
         """Candidates in order of generation and index; of one generation if given."""
@@ -295,13 +233,16 @@ class Archive:
             run.fitness_std,
             json.dumps(run.result),
         )
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._write("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def runs(self, role: str | None = None) -> list[Run]:
         """Finished runs in order of role and seed; of one role if given."""
         rows = self._db.execute("SELECT * FROM runs WHERE ?1 IS NULL OR role=?1 ORDER BY role, run_id", (role,))
         return [_run(row) for row in rows]
+
+
+def _many(db: sqlite3.Connection, statement: str, rows: Sequence[tuple]) -> None:
+    db.executemany(statement, rows)
 
 
 def _candidate(row: sqlite3.Row) -> Candidate:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from eureka import prompts
 from eureka.archive import Archive
 from eureka.candidate import Candidate, Status, ask_id, candidate_id
 from eureka.designers.base import Ask, DesignContext, Designer, DesignerStopped, Reply, StoringDesigner
+from eureka.disk import Patience
 from eureka.listener import Listener
 from rewards.gate import Verdict, admit_many
 from rl.record import read_json, write_atomic, write_json_atomic
@@ -53,6 +55,7 @@ def propose(
     repairs: int,
     folder: Path,
     listener: Listener,
+    patience: Patience | None = None,
 ) -> list[Candidate]:
     """Turn proposed candidates into accepted or refused ones.
 
@@ -65,6 +68,7 @@ def propose(
         repairs: How often a broken program may be repaired.
         folder: The search folder; reward.py, prompt.md and reply.md are written below `candidates/`.
         listener: Told of replies and verdicts.
+        patience: Waits where the disk is full; without it a full disk is an error.
 
     Returns:
         All candidates, judged.
@@ -89,7 +93,11 @@ def propose(
                 next_asks[name] = _repair(ask, reply, verdict)
                 continue
             judged[name] = _settle(candidate, reply, verdict, attempt)
-            _write_files(folder, judged[name], ask, reply, verdict)
+            write_files = partial(_write_files, folder, judged[name], ask, reply, verdict)
+            if patience is None:
+                write_files()
+            else:
+                patience.until_done(f"candidates/{name}", write_files)
             archive.put_candidate(judged[name])
             listener.judged(judged[name])
         open_asks = next_asks
@@ -138,6 +146,10 @@ def _repair(ask: Ask, reply: Reply, verdict: Verdict | None) -> Ask:
 def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener: Listener) -> dict[str, Reply]:
     """A reply for each ask, by ask id: the stored one, else the designer's, which is stored as it arrives."""
     known = archive.replies()
+    if all(ask.ask_id in known for ask in asks) and _only_outages(asks, known):
+        # A kill came before these were dropped, below.
+        archive.drop_replies(ask.ask_id for ask in asks)
+        known = {}
     missing = [ask for ask in asks if ask.ask_id not in known]
     archive.add_asks(missing)
     wanted = {ask.ask_id for ask in missing}
@@ -159,9 +171,8 @@ def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener
             raise UserError(
                 f"designer '{designer.name}' gave no answer to {', '.join(unanswered)}; resume to ask again."
             )
-        if all(reply.outcome in OUTAGES for reply in arrived.values()):
-            for name in arrived:
-                archive.drop_reply(name)
+        if _only_outages(asks, {**known, **arrived}):
+            archive.drop_replies(ask.ask_id for ask in asks)
             first = next(iter(arrived.values()))
             raise DesignerStopped(
                 f"designer '{designer.name}': no reply arrived ({first.outcome}: {first.error}); "
@@ -169,6 +180,17 @@ def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener
                 first.outcome,
             )
     return {ask.ask_id: arrived.get(ask.ask_id) or known[ask.ask_id] for ask in asks}
+
+
+def _only_outages(asks: Sequence[Ask], replies: dict[str, Reply]) -> bool:
+    """Whether a generation's attempt brought nothing but outages; replies to asks of it that are settled count too."""
+    settled = [
+        ask_id(candidate_id(ask.context.generation, index), ask.attempt)
+        for ask in asks[:1]
+        for index in range(ask.context.samples)
+    ]
+    names = {ask.ask_id for ask in asks}.union(name for name in settled if name in replies)
+    return all(replies[name].outcome in OUTAGES for name in names)
 
 
 def _settle(candidate: Candidate, reply: Reply, verdict: Verdict | None, attempt: int) -> Candidate:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from eureka.archive import Archive, Run
 from eureka.best import keep_best
 from eureka.candidate import Candidate, Status, best, candidate_id
 from eureka.designers.base import DesignContext, Designer
+from eureka.disk import Patience, network_line
 from eureka.executors.base import Executor
 from eureka.listener import Listener
 from eureka.proposing import Gate, first_ask, propose, stored_graph
@@ -72,8 +74,12 @@ def run_search(
         UserError: the designer cannot go on, the folder is in use, or its database is damaged. What was finished is
             kept.
     """
+    listener = listener or Listener()
     with locked(folder):
-        search = _Search(folder, config, designer, executor, listener or Listener())
+        warning = network_line(folder)
+        if warning is not None:
+            listener.say(warning)
+        search = _Search(folder, config, designer, executor, listener)
         try:
             for generation in range(1, config.generations + 1):
                 search.run_generation(generation)
@@ -99,7 +105,8 @@ class _Search:
         self.task = make(config.task)
         self.task_ref = absolute_ref(config.task)
         self.train_config = config.training()
-        self.archive = Archive(folder / DATABASE)
+        self.patience = Patience(folder, listener.say)
+        self.archive = Archive(folder / DATABASE, patience=self.patience)
         self.view = prompts.TaskView.of(self.task)
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
         self.gate = Gate(self.task.signal_table, tuple(states))
@@ -108,10 +115,9 @@ class _Search:
         self._note_start()
 
     def _note_start(self) -> None:
-        started = self.archive.meta("started")
-        self.archive.add_event("resumed" if started else "started", f"designer {self.designer.name}")
-        self.archive.set_meta("started", True)
+        kind = "resumed" if self.archive.meta("started") else "started"
         facts = {
+            "started": True,
             "state": "running",
             "designer": self.designer.name,
             "task_name": self.task.name,
@@ -119,15 +125,20 @@ class _Search:
             "fitness_unit": self.task.fitness_unit,
             "training": to_json(self.train_config),
         }
-        for key, value in facts.items():
-            self.archive.set_meta(key, value)
-        write_report(self.folder)
+        self.archive.note(facts, kind, f"designer {self.designer.name}")
+        self._write_report()
 
     def note_stop(self, why: str) -> None:
-        """The search ends before its end, but in order: say so in the archive and on the page."""
-        self.archive.add_event("stopped", why)
-        self.archive.set_meta("state", "stopped")
-        write_report(self.folder)
+        """The search ends before its end, but in order: say so in the archive and on the page, if the disk lets us."""
+        self.patience.over = True
+        try:
+            self.archive.note({"state": "stopped"}, "stopped", why)
+            self._write_report()
+        except (UserError, OSError) as error:
+            self.patience.say(f"the archive or the report could not be told that the search stopped ({error})")
+
+    def _write_report(self) -> Path:
+        return self.patience.until_done("report.html", lambda: write_report(self.folder))
 
     def run_generation(self, generation: int) -> None:
         """One generation, from prompts to fitness."""
@@ -145,19 +156,20 @@ class _Search:
             repairs=self.config.repairs,
             folder=self.folder,
             listener=self.listener,
+            patience=self.patience,
         )
-        write_report(self.folder)
+        self._write_report()
         self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)])
         self._confirm(generation)
 
         now_best = self.archive.best()
         improved = now_best is not None and now_best.generation == generation
         if self.archive.meta(f"generation_{generation}_done") is None:
-            self.archive.set_meta(f"generation_{generation}_done", True)
             verb = "improved the best fitness" if improved else "did not improve the best fitness"
-            self.archive.add_event("generation", f"generation {generation} {verb}")
+            done = {f"generation_{generation}_done": True}
+            self.archive.note(done, "generation", f"generation {generation} {verb}")
         self.listener.generation_ended(generation, now_best, improved)
-        write_report(self.folder)
+        self._write_report()
 
     def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
@@ -226,7 +238,7 @@ class _Search:
             if len(results[name]) == seeds:
                 settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
                 self.archive.put_candidate(settled, run_id=training.run_id)
-                write_report(self.folder)
+                self._write_report()
 
         trainings = [self._training(c, number) for c in candidates for number in range(seeds)]
         run_trainings(trainings, self.executor, self.listener, on_result)
@@ -283,14 +295,17 @@ class _Search:
             self._compare(winner)
         if winner is not None:
             runs = self._runs_of(winner)
-            keep_best(self.folder, self.task, winner, runs, self.config.video, self.listener.say)
+            self.patience.until_done(
+                "best/",
+                lambda: keep_best(self.folder, self.task, winner, runs, self.config.video, self.listener.say),
+            )
         self.archive.set_meta("state", "finished")
-        report = write_report(self.folder)
+        report = self._write_report()
         fitness = {role: finals.fitness_per_seed(self.archive, role) for role in ("final", "human", "sparse")}
         normalised = human_normalised(fitness["final"], fitness["human"], fitness["sparse"])
         scores = {role: over_seeds(values) for role, values in fitness.items()}
         marker = {"best": winner.candidate_id if winner else None, "fitness": winner.fitness if winner else None}
-        write_json_atomic(self.folder / DONE, marker)
+        self.patience.until_done(DONE, lambda: write_json_atomic(self.folder / DONE, marker))
         return SearchResult(winner, scores, normalised, report)
 
     def _compare(self, winner: Candidate) -> None:
@@ -311,12 +326,12 @@ class _Search:
             if role not in roles:
                 self.listener.say(f"task '{self.task.name}' has no {role} reward; the comparison goes without it")
         for training in trainings:
-            finals.fetch_cached(training, self.task, runs)
+            self.patience.until_done("final/", partial(finals.fetch_cached, training, self.task, runs))
 
         def on_result(training: Training, result: dict[str, Any]) -> None:
             self.archive.put_run(finals.final_run(training, result, self.folder))
             if result["status"] == "ok":
-                finals.keep_in_cache(training, self.task, runs)
+                self.patience.until_done("baselines/", partial(finals.keep_in_cache, training, self.task, runs))
 
         run_trainings(trainings, self.executor, self.listener, on_result)
 

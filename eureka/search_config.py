@@ -11,20 +11,28 @@ import dataclasses
 import datetime
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eureka.designers.base import DesignerConfig
+from eureka.disk import check_writable, remove_parts
 from rl.config import TrainConfig, config_for
 from rl.record import read_json, write_json_atomic
 from tasks import registry
 from tasks.errors import UserError, did_you_mean
 
-SCHEMA = 1
-CONFIG_FILE, DATABASE, DONE = "search.json", "search.db", "done"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+SCHEMA = 2
+CONFIG_FILE, DATABASE, DONE, LOCK = "search.json", "search.db", "done", "lock"
+_LOCK_WAIT_S = 1.0  # a search that was just killed, or a look at the lock, may hold it for a moment
 
 
 @dataclass(frozen=True)
@@ -131,14 +139,38 @@ def load_config(folder: Path) -> SearchConfig:
     if not path.is_file():
         raise UserError(f"{folder} holds no {CONFIG_FILE}; it is not the folder of a search.")
     data = read_json(path)
-    if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
-        raise UserError(
-            f"{path} is of another version (expected schema {SCHEMA}); resume it with the version that wrote it."
-        )
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds a JSON {type(data).__name__}, expected an object; restore it from a copy.")
+    data = _as_this_version(data, path)
     designer = _known(data.pop("designer", {}), DesignerConfig, path)
     if designer.get("replay_from"):
         designer["replay_from"] = Path(designer["replay_from"])
     return SearchConfig(**_known(data, SearchConfig, path), designer=DesignerConfig(**designer))
+
+
+def _as_this_version(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of a `search.json` of this or an older version; the file itself is never changed."""
+    version = data.get("schema")
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= SCHEMA:
+        raise UserError(
+            f"{path} has schema {version!r}; this version of eureka-skills reads 1 to {SCHEMA}. Resume it with the "
+            "version that wrote it."
+        )
+    fields = {key: value for key, value in data.items() if key != "schema"}
+    for step in range(version, SCHEMA):
+        fields = _MIGRATIONS[step](fields)
+    return fields
+
+
+def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 came without what was added while it lasted; those searches go on as they were begun."""
+    return {**_ABSENT_FROM_1, **fields, "designer": {**_ABSENT_FROM_1_DESIGNER, **fields.get("designer", {})}}
+
+
+_ABSENT_FROM_1: dict[str, Any] = {"confirm": 0}
+_ABSENT_FROM_1_DESIGNER: dict[str, Any] = {"max_retry_after_s": 300.0}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""Version -> what makes the next one's fields of its fields."""
 
 
 def _known(data: Any, cls: type, path: Path) -> dict[str, Any]:
@@ -161,19 +193,48 @@ def locked(folder: Path) -> Iterator[None]:
     nothing is held.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or the folder cannot be written.
     """
-    try:
-        import fcntl
-    except ImportError:
+    check_writable(folder)
+    if fcntl is None:
         yield
         return
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another search is running in {folder}; wait for it, or end it first.") from None
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot lock {folder}: {error.strerror}; nothing was started. Mend that and resume.") from None
+    try:
+        _hold(handle, folder)
+        remove_parts(folder)
         yield
     finally:
         os.close(handle)
+
+
+def _hold(handle: int, folder: Path) -> None:
+    assert fcntl is not None
+    until_s = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                raise UserError(f"another search is running in {folder}; wait for it, or end it first.") from None
+        except OSError as error:
+            raise UserError(f"cannot lock {folder}: {error.strerror}; its file system has no file locks.") from None
+        time.sleep(_LOCK_WAIT_S / 10)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a search is running in a folder. Nothing is written."""
+    if fcntl is None or not (folder / LOCK).is_file():
+        return False
+    handle = os.open(folder / LOCK, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -153,7 +153,7 @@ def _best_of_search(folder: Path, task: Task) -> RewardSource:
     searched = registry.make(load_config(folder).task)
     if searched.name != task.name:
         raise UserError(f"the search in {folder} is of task '{searched.name}', not of '{task.name}'.")
-    archive = Archive(folder / DATABASE, create=False)
+    archive = Archive(folder / DATABASE, create=False, read_only=True)
     try:
         winner = archive.best()
     finally:

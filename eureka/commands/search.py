@@ -18,6 +18,7 @@ from eureka.commands.progress import LiveListener, ProgressListener
 from eureka.designers.base import Designer, DesignerConfig, DesignerStopped
 from eureka.designers.create import create, resolve
 from eureka.designers.replay import recorded_settings
+from eureka.disk import check_writable
 from eureka.executors.local import LocalExecutor, visible_devices
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
@@ -155,6 +156,7 @@ class Search:
     def _go_on(self, folder: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A search that was stopped. Its settings stand; the way to the designer (key, endpoint, budget) may be new."""
         config = load_config(folder)
+        check_writable(folder)  # before the designer is tried
         free = ("slots", "resume", "designer", "require_sandbox")
         fixed = {f.name: f.default for f in dataclasses.fields(self) if f.name not in free}
         changed = [name for name, default in fixed.items() if getattr(self, name) != default]
@@ -171,7 +173,7 @@ class Search:
         config = dataclasses.replace(config, designer=dataclasses.replace(config.designer, **given))
         tokens = 0
         if (folder / DATABASE).exists():
-            archive = Archive(folder / DATABASE, create=False)
+            archive = Archive(folder / DATABASE, create=False, read_only=True)
             tokens = archive.tokens_used()
             archive.close()
         name = registry.make(config.task).name

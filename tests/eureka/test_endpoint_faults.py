@@ -5,6 +5,7 @@ A round of a search asks for two candidates. The first gets its program; the sec
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import tracemalloc
 from pathlib import Path
@@ -176,8 +177,11 @@ def test_raw_answers_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_archive_without_exchanges_gets_them(tmp_path: Path) -> None:
     """A search begun by an earlier version goes on."""
     archive = Archive(tmp_path / "search.db")
-    archive._db.execute("DROP TABLE exchanges")
     archive.close()
+    with sqlite3.connect(tmp_path / "search.db") as database:
+        database.execute("DROP TABLE exchanges")
+        database.execute("UPDATE meta SET value='1' WHERE key='schema_version'")
+    database.close()
     with ChatServer(default=reply(CODE)) as server:
         judged = search_round(tmp_path, server)
     assert [str(c.status) for c in judged.values()] == [str(Status.ACCEPTED)] * 2
