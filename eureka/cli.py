@@ -3,7 +3,7 @@
 Only the chosen command's file is imported, so that help and typing errors cost no start of torch.
 
 Exit codes: 0 done; 1 something failed that is no fault of the input; 2 bad input, one line on stderr; 3 a reward
-program was refused; 130 interrupted.
+program was refused, or a search's folder is not sound; 130 interrupted.
 """
 
 from __future__ import annotations

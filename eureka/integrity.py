@@ -52,8 +52,6 @@ class Contents:
     """What the database of a search says."""
 
     candidates: tuple[Candidate, ...]
-    asks: dict[str, str]
-    """Ask id -> candidate id."""
     replies: dict[str, Reply]
     runs: tuple[Run, ...]
 
@@ -88,7 +86,8 @@ def examine(folder: Path) -> list[Fault]:
         if run.candidate_id is not None and run.role not in _FINALS:
             by_candidate.setdefault(run.candidate_id, []).append(run)
     for candidate in contents.candidates:
-        faults += _candidate_faults(candidate, contents, by_candidate.get(candidate.candidate_id, []), config)
+        own = by_candidate.get(candidate.equal_to or candidate.candidate_id, [])
+        faults += _candidate_faults(candidate, contents, own, config)
     for run in contents.runs:
         faults += _run_faults(folder, run)
     faults += _checkpoint_faults(folder)
@@ -117,9 +116,7 @@ def _read(folder: Path) -> Contents:
     with _readable(folder) as database:
         archive = Archive(database, create=False, read_only=True)
         try:
-            return Contents(
-                tuple(archive.candidates()), archive.asks(), archive.replies(), tuple(archive.runs())
-            )
+            return Contents(tuple(archive.candidates()), archive.replies(), tuple(archive.runs()))
         except (ValueError, KeyError, TypeError, sqlite3.Error) as error:
             raise UserError(f"its rows cannot be read ({error})") from error
         finally:
@@ -161,8 +158,10 @@ def _candidate_faults(
 
 def _fitness_faults(candidate: Candidate, runs: list[Run], config: SearchConfig | None) -> Iterator[Fault]:
     name = candidate.candidate_id
-    good = [run.fitness for run in runs if run.status == "ok" and run.fitness is not None]
-    least = config.seeds_per_candidate if config else 1
+    # In a search that was cut off, further seeds of a leader may be there that its fitness does not know yet.
+    counted = sorted(runs, key=lambda run: run.seed)[: candidate.seeds]
+    good = [run.fitness for run in counted if run.status == "ok" and run.fitness is not None]
+    least = max(candidate.seeds, config.seeds_per_candidate if config else 1)
     mean = over_seeds(good)
     if len(good) < least:
         yield Fault(name, f"it is trained, and {len(good)} of {least} trainings are there", "restore search.db")

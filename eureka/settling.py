@@ -32,7 +32,14 @@ def settle(candidate: Candidate, results: list[dict[str, Any]]) -> Candidate:
         error = failed.get("error") or {}
         message = f"{failed['status']}: {error.get('message', 'the training failed')}"
         return dataclasses.replace(
-            candidate, status=Status.FAILED, stage=failed["status"], error=message, result=stored, reflection=told
+            candidate,
+            status=Status.FAILED,
+            stage=failed["status"],
+            error=message,
+            fitness=None,  # a leader whose further seed fails had one
+            fitness_std=None,
+            result=stored,
+            reflection=told,
         )
     over = over_seeds(by_seed)
     assert over is not None

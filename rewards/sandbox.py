@@ -52,6 +52,7 @@ _KEPT_VARIABLES = (
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _PROGRAM_LINE = re.compile(r'File "<reward>", line (\d+)')
 _PATH_VARIABLE = "EUREKA_TRIAL_PATH"
+_KILLED = "signal SIGKILL"  # nothing in a program or in its limits ends a process so
 
 
 class TrialError(UserError):
@@ -275,13 +276,19 @@ _lock = threading.Lock()
 
 
 def _ask(jobs: Sequence[str], timeout_s: float) -> _Answer:
-    """One job for the warm child, which is started where there is none that can be used."""
+    """One job for the warm child, which is started where there is none that can be used. A child that somebody killed
+    is no program's fault: the job is given to another one, once."""
     global _server
     with _lock:
-        if _server is None or not _server.usable:
-            close_child()
-            _server = _Server()
-        return _server.ask(jobs, timeout_s)
+        answer = _Answer(None)
+        for _ in range(2):
+            if _server is None or not _server.usable:
+                close_child()
+                _server = _Server()
+            answer = _server.ask(jobs, timeout_s)
+            if answer.verdict is not None or answer.reason != _KILLED:
+                break
+        return answer
 
 
 def close_child() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
@@ -12,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import tyro
 from rich.console import Console
 
 from tasks.errors import UserError
@@ -24,6 +26,7 @@ _MARKS = {"good": ("ok", "green"), "without": ("--", "yellow"), "broken": ("no",
 _PACKAGES = ("torch", "mujoco", "rsl-rl-lib", "tensordict", "numpy", "openai", "jinja2", "tensorboard", "tyro", "rich",
              "imageio", "imageio-ffmpeg", "onnx", "onnxscript", "onnxruntime")  # fmt: skip
 _LEAST_MUJOCO, _BAD_MUJOCO = (3, 17), "4.0.0"
+NOT_SOUND = 3
 _CONNECT_S = 3.0
 _TRIED_TASK = "cartpole-balance"
 
@@ -40,10 +43,22 @@ class Finding:
 @dataclass(frozen=True)
 class Doctor:
     """Try what this machine can do: packages, physics, the reward gate, the sandbox, threads, GPU, renderers, video,
-    the LLM's endpoint, the folder for runs. Exit code 1 if something essential is broken. No key is printed."""
+    the LLM's endpoint, the folder for runs. Exit code 1 if something essential is broken. No key is printed.
+
+    With --run, look through the folder of a search instead: what is damaged, and what to do. Nothing is changed. Exit
+    code 3 if something is wrong."""
+
+    run_dir: Annotated[Path | None, tyro.conf.arg(name="run", metavar="SEARCH_FOLDER")] = None
+    """Folder of a search to look through."""
+    json: bool = False
+    """Print what was found as JSON; with --run."""
 
     def run(self) -> int:
         """Try everything, one line each."""
+        if self.run_dir is not None:
+            return _examine_run(self.run_dir, self.json)
+        if self.json:
+            raise UserError("--json goes with --run SEARCH_FOLDER.")
         console = Console(highlight=False, soft_wrap=True)
         broken = 0
         for check in _CHECKS:
@@ -54,6 +69,23 @@ class Doctor:
                 broken += finding.level == "broken"
         console.print(f"\n{broken} essential things are broken" if broken else "\neverything essential works")
         return 1 if broken else 0
+
+
+def _examine_run(folder: Path, as_json: bool) -> int:
+    from eureka.integrity import examine
+    from eureka.search_config import in_use
+
+    faults, running = examine(folder), in_use(folder)
+    if as_json:
+        found = [{"place": fault.place, "what": fault.what, "way_out": fault.way_out} for fault in faults]
+        print(json.dumps({"folder": str(folder), "sound": not faults, "running": running, "faults": found}, indent=1))
+    else:
+        if running:
+            print(f"a search is running in {folder}; what it writes just now may look unfinished")
+        for fault in faults:
+            print(" ".join(str(fault).split()))
+        print(f"{folder}: {len(faults)} faults" if faults else f"{folder} is sound")
+    return NOT_SOUND if faults else 0
 
 
 def _tried(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
