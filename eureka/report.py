@@ -9,6 +9,7 @@ admits no script but its own.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,8 +59,9 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def render(record: SearchRecord) -> str:
-    """The page of a search as HTML text."""
+@functools.cache
+def _environment() -> Environment:
+    """The templates; a search renders its page after every training, and compiling them is most of the work."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -71,6 +73,12 @@ def render(record: SearchRecord) -> str:
         num=format_number, count=format_count, duration=format_seconds, moment=format_moment, dash=_dash
     )
     environment.globals.update(spread=format_spread)
+    return environment
+
+
+def render(record: SearchRecord) -> str:
+    """The page of a search as HTML text."""
+    environment = _environment()
     script = environment.get_template("script.js.j2").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html.j2").render(

@@ -7,8 +7,8 @@ result is a function of the request), and the gate's verdicts, which are a funct
 after the first search. What steps and missing guards need is patched in the forked process alone.
 
 An order is one line of JSON: folder, log, verdicts, and as wanted step and crossing (SIGKILL there), after_s and signal
-(sent by the parent), without (a guard to leave out), plain (a designer that stores no exchanges), clock_s (added to the
-system's clock). The answer is one line: status (of the process, negative: a signal), wall_s.
+(sent by the parent), without (a guard to leave out), plain (a designer that stores no exchanges), clock_s (added to
+the system's clock, one after the other), fill (a folder whose disk is filled at the step instead). The answer is one line: status (of the process, negative: a signal), wall_s.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -143,16 +144,25 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Countdown:
-    """Dies at the n-th call."""
+def fill_disk(path: Path) -> None:
+    """Write `path` until there is no room."""
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
-    def __init__(self, crossing: int) -> None:
-        self.left = crossing
+
+class Countdown:
+    """Dies at the n-th call, or fills the disk of `fill` to its last byte."""
+
+    def __init__(self, crossing: int, fill: Path | None = None) -> None:
+        self.left, self.fill = crossing, fill
 
     def __call__(self) -> None:
         self.left -= 1
-        if self.left == 0:
+        if self.left == 0 and self.fill is None:
             die()
+        elif self.left == 0:
+            fill_disk(self.fill / "filler")
 
 
 def before(owner: Any, name: str) -> Callable[[Countdown], None]:
@@ -206,24 +216,23 @@ def writing(part: str) -> Callable[[Countdown], None]:
     return arm
 
 
-def within_transaction(statement: int) -> Callable[[Countdown], None]:
-    """After the n-th statement of a transaction, before the next or the commit."""
+def within_transaction(part: str) -> Callable[[Countdown], None]:
+    """After a statement that holds `part`, before the next one of its transaction or the commit."""
 
     class Proxy:
         def __init__(self, db: Any, count: Countdown) -> None:
-            self.db, self.count, self.done = db, count, 0
+            self.db, self.count = db, count
 
-        def _after(self, value: Any) -> Any:
-            self.done += 1
-            if self.done == statement:
+        def execute(self, statement: str, *values: Any) -> Any:
+            return self._after(statement, self.db.execute(statement, *values))
+
+        def executemany(self, statement: str, *values: Any) -> Any:
+            return self._after(statement, self.db.executemany(statement, *values))
+
+        def _after(self, statement: str, value: Any) -> Any:
+            if part in statement:
                 self.count()
             return value
-
-        def execute(self, *args: Any) -> Any:
-            return self._after(self.db.execute(*args))
-
-        def executemany(self, *args: Any) -> Any:
-            return self._after(self.db.executemany(*args))
 
     def arm(count: Countdown) -> None:
         real = database.Database._transaction
@@ -246,13 +255,13 @@ STEPS: dict[str, Callable[[Countdown], None]] = {
     "before the database is made": before(database.Database, "_make_whole"),
     "database half written": writing("search.db"),
     "before the start is noted": before(Archive, "note"),
-    "within the start's transaction": within_transaction(1),
+    "within the start's transaction": within_transaction("INTO meta"),
     "a generation's candidate opened": after(Archive, "put_candidate", _status(Status.PROPOSED)),
     "asks stored": after(Archive, "add_asks"),
     "paid, answer not stored": before(Archive, "add_exchange"),
     "answer stored, not read": after(Archive, "add_exchange"),
     "before a reply's insert": before(Archive, "add_reply"),
-    "within a reply's insert": within_transaction(1),
+    "within a reply's insert": within_transaction("INTO replies"),
     "after a reply's insert": after(Archive, "add_reply"),
     "before the gate": before(proposing.Gate, "judge"),
     "between gate and files": before(proposing, "_write_files"),
@@ -272,7 +281,7 @@ STEPS: dict[str, Callable[[Countdown], None]] = {
     "after settling": after(Archive, "put_candidate", _status(Status.TRAINED)),
     "report half written": writing("report.html"),
     "before a generation's end is noted": before(search._Search, "_confirm"),
-    "within a generation's end": within_transaction(1),
+    "within a generation's end": within_transaction("INTO meta"),
     "between generations": before(search._Search, "run_generation"),
     "before the finals": before(search._Search, "_compare"),
     "between a final's row and its copy": before(finals, "keep_in_cache"),
@@ -286,6 +295,17 @@ STEPS: dict[str, Callable[[Countdown], None]] = {
     "after done": after(search, "write_json_atomic"),
 }
 """Every named step of a search."""
+CROSSINGS = {
+    "between generations": 2,
+    "within a generation's end": 2,
+    "before a reply's insert": 2,
+    "a generation's candidate opened": 2,
+    "report half written": 4,
+    "between row and settling": 2,
+    "worker started": 2,
+    "between finals": 2,
+}
+"""Which time a step kills, where it is not the first."""
 
 # -- guards, left out
 
@@ -353,7 +373,7 @@ def _leave_out(guard: str) -> None:
 def _remember_verdicts(path: Path) -> None:
     """Take verdicts and baselines' graphs from a file; what is not there is worked out and kept."""
     known: dict[Any, Any] = pickle.loads(path.read_bytes()) if path.exists() else {}
-    real_many, real_graph = proposing.admit_many, finals.reward_graph
+    real_many, real_graph, real_sample = proposing.admit_many, finals.reward_graph, search.sample_signals
 
     def keep() -> None:
         part = path.with_suffix(f".{os.getpid()}")
@@ -373,7 +393,13 @@ def _remember_verdicts(path: Path) -> None:
             keep()
         return known["graph", text]
 
-    proposing.admit_many, finals.reward_graph = admit_many, reward_graph
+    def sample_signals(task: Any, worlds: int, seed: int) -> Any:
+        if ("sample", worlds, seed) not in known:
+            known["sample", worlds, seed] = real_sample(task, worlds, seed=seed)
+            keep()
+        return known["sample", worlds, seed]
+
+    proposing.admit_many, finals.reward_graph, search.sample_signals = admit_many, reward_graph, sample_signals
 
 
 def _search(order: dict[str, Any]) -> int:
@@ -381,13 +407,14 @@ def _search(order: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _remember_verdicts(Path(order["verdicts"]))
     if order.get("clock_s"):
-        real_time = time.time
-        time.time = lambda: real_time() + order["clock_s"]
-    disk.POLL_S = 0.05
+        jumps, real_time = itertools.cycle(order["clock_s"]), time.time
+        time.time = lambda: real_time() + next(jumps)
+    disk.POLL_S = search_config._LOCK_WAIT_S = 0.05
     if order.get("without"):
         _leave_out(order["without"])
     if order.get("step"):
-        STEPS[order["step"]](Countdown(order.get("crossing", 1)))
+        fill = Path(order["fill"]) if order.get("fill") else None
+        STEPS[order["step"]](Countdown(order.get("crossing", CROSSINGS.get(order["step"], 1)), fill))
     if not (folder / search_config.CONFIG_FILE).exists():
         config = slider_config(**order.get("config", {}))
         search_config.start_folder(config, folder)
@@ -421,6 +448,8 @@ def _child(order: dict[str, Any]) -> int:
     try:
         os.setsid()
         code = _search(order)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except BaseException:
         traceback.print_exc()
     finally:
@@ -447,7 +476,8 @@ def main() -> None:
     """Serve orders, or pairs of orders that run at the same time, until the standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    assert report  # imported for all
+    for name in report._environment().list_templates():
+        report._environment().get_template(name)  # compiled once for all
     for line in sys.stdin:
         orders = json.loads(line)
         began = time.monotonic()
