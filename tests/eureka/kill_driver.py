@@ -8,7 +8,8 @@ after the first search. What steps and missing guards need is patched in the for
 
 An order is one line of JSON: folder, log, verdicts, and as wanted step and crossing (SIGKILL there), after_s and signal
 (sent by the parent), without (a guard to leave out), plain (a designer that stores no exchanges), clock_s (added to
-the system's clock, one after the other), fill (a folder whose disk is filled at the step instead). The answer is one line: status (of the process, negative: a signal), wall_s.
+the system's clock, one after the other), fill (a folder whose disk is filled at the step
+instead), hold (stand still at the step until a second search, with after_hold, has ended). The answer is one line: status (of the process, negative: a signal), wall_s.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,18 +153,29 @@ def fill_disk(path: Path) -> None:
             file.write(bytes(4096))
 
 
-class Countdown:
-    """Dies at the n-th call, or fills the disk of `fill` to its last byte."""
+def hold(place: Path) -> None:
+    """Say so by a file `held`, and stand still until there is a file `go`."""
+    (place / "held").touch()
+    wait_for(place / "go")
 
-    def __init__(self, crossing: int, fill: Path | None = None) -> None:
-        self.left, self.fill = crossing, fill
+
+def wait_for(path: Path) -> None:
+    """Until there is a file; a minute at most."""
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+class Countdown:
+    """Does something at the n-th call: ends this process, as a rule."""
+
+    def __init__(self, crossing: int, act: Callable[[], None] = die) -> None:
+        self.left, self.act = crossing, act
 
     def __call__(self) -> None:
         self.left -= 1
-        if self.left == 0 and self.fill is None:
-            die()
-        elif self.left == 0:
-            fill_disk(self.fill / "filler")
+        if self.left == 0:
+            self.act()
 
 
 def before(owner: Any, name: str) -> Callable[[Countdown], None]:
@@ -413,8 +426,14 @@ def _search(order: dict[str, Any]) -> int:
     if order.get("without"):
         _leave_out(order["without"])
     if order.get("step"):
-        fill = Path(order["fill"]) if order.get("fill") else None
-        STEPS[order["step"]](Countdown(order.get("crossing", CROSSINGS.get(order["step"], 1)), fill))
+        act: Callable[[], None] = die
+        if order.get("fill"):
+            act = partial(fill_disk, Path(order["fill"]) / "filler")
+        elif order.get("hold"):
+            act = partial(hold, log.parent)
+        STEPS[order["step"]](Countdown(order.get("crossing", CROSSINGS.get(order["step"], 1)), act))
+    if order.get("after_hold"):
+        wait_for(log.parent / "held")
     if not (folder / search_config.CONFIG_FILE).exists():
         config = slider_config(**order.get("config", {}))
         search_config.start_folder(config, folder)
@@ -457,6 +476,8 @@ def _child(order: dict[str, Any]) -> int:
         from rewards.sandbox import close_child
 
         close_child()
+        if order.get("after_hold"):
+            (Path(order["log"]).parent / "go").touch()
         os._exit(code)
 
 
