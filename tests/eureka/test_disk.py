@@ -7,10 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +24,6 @@ from tests.eureka.command_line import assert_one_line
 from tests.eureka.scripted import SLIDER, ScriptedDesigner, slider_config
 from tests.eureka.small_disks import mounted, read_only
 from tests.eureka.sweeping import Case, Driver, whole
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as place:
-        driver = Driver(Path(place))
-        yield driver
-        driver.close()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(driver) -> dict[str, Any]:
-    return Case(driver, "undisturbed").finish()
 
 
 class SmallDisk(Case):

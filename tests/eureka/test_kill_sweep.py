@@ -11,18 +11,15 @@ written last.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eureka.integrity import examine
-from tests.eureka.sweeping import Case, Driver, rows, whole
+from tests.eureka.sweeping import Case, rows, whole
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="forks, and asks /proc what is written")
 
@@ -45,26 +42,12 @@ STEPS = (
 """`kill_driver.STEPS`, listed here so that collecting this file imports no torch."""
 
 
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    """In memory where that is possible: a sweep asks for thousands of fsyncs."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as place:
-        driver = Driver(Path(place))
-        yield driver
-        driver.close()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(driver) -> dict[str, Any]:
-    """What an undisturbed search leaves."""
-    case = Case(driver, "undisturbed")
-    found = case.finish()
-    assert found["faults"] == []
-    assert len(case.logged("paid")) == 6 and len(case.logged("started")) == 7
-    assert {"best/model.pt", "done", "final/human_s1000/result.json", "report.html"} <= set(found)
-    assert sorted(c["status"] for c in found["candidates"]) == ["refused", "trained", "trained", "trained"]
-    return found
+def test_an_undisturbed_search_is_whole(undisturbed_case, undisturbed):
+    """What all others are compared with: six asks, one program that stays refused, seven trainings."""
+    assert undisturbed["faults"] == []
+    assert len(undisturbed_case.logged("paid")) == 6 and len(undisturbed_case.logged("started")) == 7
+    assert {"best/model.pt", "done", "final/human_s1000/result.json", "report.html"} <= set(undisturbed)
+    assert sorted(c["status"] for c in undisturbed["candidates"]) == ["refused", "trained", "trained", "trained"]
 
 
 def violations(case: Case, undisturbed: dict[str, Any], step: str, **more: Any) -> list[str]:
