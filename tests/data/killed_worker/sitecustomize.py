@@ -12,7 +12,7 @@ if any(word.endswith(os.environ["KILLED_WORKER_RUN"]) for word in sys.orig_argv)
 
     def _die_instead(self: Path, target: Path) -> Path:
         if Path(target).match("model_*.pt"):
-            os.truncate(self, self.stat().st_size // 2)
+            self.write_bytes(self.read_bytes()[: self.stat().st_size // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return _replace(self, target)
 
