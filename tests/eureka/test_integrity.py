@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from eureka.candidate import Candidate, Status
 from eureka.integrity import examine
+from eureka.settling import settle
 from tasks.errors import UserError
 from tests.eureka.command_line import assert_one_line
 from tests.eureka.sweeping import Case
@@ -156,3 +158,12 @@ def test_a_folder_that_is_no_search_is_said(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="expected the folder of a search"):
             examine(place)
+
+
+def test_a_leader_whose_further_seed_fails_has_no_fitness(tmp_path):
+    """It had one from its first seed; a failed candidate has none, and doctor would say so."""
+    leader = Candidate("g01_c00", 1, 0, status=Status.TRAINED, fitness=2.0, fitness_std=0.5)
+    good = {"status": "ok", "fitness": 2.0, "fitness_std": 0.5, "error": None, "run_dir": tmp_path}
+    bad = {"status": "diverged", "fitness": None, "fitness_std": None, "error": {"message": "x"}, "run_dir": tmp_path}
+    settled = settle(leader, [good, bad])
+    assert (settled.status, settled.fitness, settled.fitness_std) == (Status.FAILED, None, None)
