@@ -23,8 +23,9 @@ from torch import Tensor
 from rewards.function import RewardFunction, build_reward
 from rewards.result import RewardError
 from rewards.source import RewardSource
-from rl import checkpoint
+from rl import checkpoint, progress
 from rl.evaluate import Evaluation, evaluate
+from rl.failures import device_failure
 from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
 from rl.rsl_adapter import ReturnDeviation, RewardedStep, RslVecEnv, make_ppo
 from rl.statistics import TrainingStatistics
@@ -59,13 +60,14 @@ def train(
     *,
     on_iteration: OnIteration | None = None,
     on_reward: Callable[[], None] | None = None,
+    on_damaged: Callable[[str], None] | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and write run_dir/result.json; return its content.
 
     on_iteration is called with each metrics line, on_reward once, when the reward is there and no other process is
-    needed any more. With `resume` the training continues after the newest
-    checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
+    needed any more, on_damaged with a line for each damaged checkpoint. With `resume` the training continues after the
+    newest sound checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
     training left is removed. Sets torch's threads, product precision and global seed for this process.
 
     Raises UserError if the task, device or checkpoint cannot be used.
@@ -84,7 +86,8 @@ def train(
     if on_reward is not None:
         on_reward()
     torch.set_float32_matmul_precision(request.config.matmul_precision)
-    training = Training(request, task, reward, run_dir, resume=resume)
+    progress.beat("worlds")
+    training = Training(request, task, reward, run_dir, resume=resume, on_damaged=on_damaged)
     try:
         result = _run(training, on_iteration)
     finally:
@@ -110,9 +113,11 @@ def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]
     except TrainingFailed as failure:
         return training.result(failure.status, error=failure.error)
     except RewardError as error:
+        if device_failure(error.__cause__):
+            raise  # the device failed while the reward ran; another one may serve
         return training.result("reward_error", error=reward_error_entry(error, training.iteration + 1))
-    path = checkpoint.latest(training.run_dir)
-    assert path is not None, "the last iteration is always saved"
+    assert training.saved is not None, "the last iteration is always saved"
+    path = training.run_dir / training.saved
     policy = checkpoint.load_policy(path, training.task)
     evaluation = evaluate(
         training.task,
@@ -136,11 +141,12 @@ class Training:
         run_dir: Path,
         *,
         resume: bool = False,
+        on_damaged: Callable[[str], None] | None = None,
     ) -> None:
-        """Build everything; with `resume` and a checkpoint in `run_dir`, in the state of that checkpoint."""
+        """Build everything; with `resume` and a sound checkpoint in `run_dir`, in the state of that checkpoint."""
         self.request, self.task, self.run_dir = request, task, run_dir
         config = request.config
-        found = checkpoint.latest(run_dir) if resume else None
+        found = checkpoint.latest(run_dir, on_damaged) if resume else None
         meta = checkpoint.read_meta(found) if found else None
         self.iteration = int(meta["iteration"]) if meta else 0
         self.env_steps = int(meta["env_steps"]) if meta else 0
@@ -165,6 +171,7 @@ class Training:
         ) | {"reward_sha256": RewardSource(request.reward).sha256}
         if found and meta:
             self._restore(found, meta)
+        checkpoint.remove_after(run_dir, self.iteration)
         # Worlds that all start together end together: PPO would see the ends of episodes only now and then.
         self.vec_env.episode_length_buf = torch.randint_like(self.env.episode_step, self.env.max_episode_steps)
         self.statistics = TrainingStatistics(self.env)
@@ -227,6 +234,7 @@ class Training:
             assert step is not None
             self.statistics.add(step)
             steps.append(step)
+            progress.beat("training")
         return steps
 
     def _check_reward(self, steps: list[RewardedStep]) -> None:
@@ -347,6 +355,6 @@ def _refused(request: TrainRequest, run_dir: Path, task: Task, status: str, erro
 
 
 def _remove_earlier(run_dir: Path) -> None:
-    for pattern in ("model_*.pt", "model_*.json", RESULT, "events.out.tfevents.*"):
+    for pattern in ("model_*.pt", "model_*.json", ".*.part", RESULT, "events.out.tfevents.*"):
         for path in run_dir.glob(pattern):
             path.unlink()

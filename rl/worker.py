@@ -1,9 +1,10 @@
 """One training as a process: `python -m rl.worker RUN_DIR`.
 
 Reads RUN_DIR/request.json, trains, evaluates, records a video if asked to, and leaves RUN_DIR/result.json in
-every case but a bad request; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status "ok"; 1
-another status, with a result; 2 bad request, one line on stderr. A training that was interrupted continues
-from its newest checkpoint with `--resume`.
+every case but a bad request and a full disk; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status
+"ok"; 1 another status, with a result; 2 bad request, one line on stderr; 3 the disk is full (status "disk_full", where
+the result could be written). A training that was interrupted continues from its newest sound checkpoint with
+`--resume`. While it works, RUN_DIR/progress moves (`rl.progress`).
 
 The process confines itself (`rewards.confine`) before it trains: it writes RUN_DIR and nothing else, has no network,
 and starts programs only where the request wants a video, which is drawn and encoded by others.
@@ -11,6 +12,7 @@ and starts programs only where the request wants a video, which is drawn and enc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,6 +30,8 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 # NumPy starts its threads when it is imported, and `rewards.confine` reaches the first thread of a process alone.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from rl import progress
+from rl.failures import DISK_FULL, DISK_FULL_EXIT, disk_full, infrastructure
 from rl.record import RESULT, TERMINATED, TrainRequest, error_entry, make_result, read_request, write_json_atomic
 from tasks.errors import UserError
 
@@ -57,32 +61,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signum, _terminate)
     # Called with arguments this process is another's, which shall not be confined for good.
     result = run(request, run_dir, resume=resume, confined=arguments is None)
-    return 0 if result["status"] == "ok" else 1
+    return {"ok": 0, "disk_full": DISK_FULL_EXIT}.get(result["status"], 1)
 
 
 def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined: bool = False) -> dict[str, Any]:
-    """Train and record; whatever happens, run_dir/result.json is written and returned.
+    """Train and record; whatever happens, run_dir/result.json is written and returned. On a full disk it may be
+    returned only.
 
     With `confined` this process confines itself as soon as the reward is a graph, and stays so."""
-    from rl.train import train
-
     try:
+        progress.start(run_dir)
+        from rl.train import train
+
         confine_now = partial(_confine, request, run_dir) if confined else None
-        result = train(request, run_dir, on_reward=confine_now, resume=resume)
+        result = train(request, run_dir, on_reward=confine_now, on_damaged=_log, resume=resume)
         if result["status"] == "ok" and request.video:
             result = result | {"video": _record_video(request, run_dir, result)}
-            write_json_atomic(run_dir / RESULT, result)
+            with contextlib.suppress(OSError):  # a full disk: the result without the video stands
+                write_json_atomic(run_dir / RESULT, result)
         return result
     except Terminated as exception:
         error = error_entry(TERMINATED, f"terminated by {exception}")
     except UserError as exception:
         error = error_entry("UserError", str(exception))
     except Exception as exception:
+        if disk_full(exception):
+            return _disk_is_full(request, run_dir)
         _log_traceback(run_dir)
-        error = error_entry(type(exception).__name__, str(exception), None)
+        text = f"{type(exception).__name__}: {exception}"
+        kind = infrastructure(exception)
+        error = error_entry(kind, text) if kind else error_entry(type(exception).__name__, str(exception))
+    finally:
+        progress.stop()
     result = make_result(request, "error", error=error)
-    write_json_atomic(run_dir / RESULT, result)
+    try:
+        write_json_atomic(run_dir / RESULT, result)
+    except OSError as exception:
+        if not disk_full(exception):
+            raise
+        return _disk_is_full(request, run_dir)
     return result
+
+
+def _disk_is_full(request: TrainRequest, run_dir: Path) -> dict[str, Any]:
+    """The result says so if there is room for it; the exit code does in any case. Earlier checkpoints stay."""
+    message = f"{run_dir}: the disk is full, or a quota is used up"
+    result = make_result(request, "disk_full", error=error_entry(DISK_FULL, message))
+    with contextlib.suppress(OSError):
+        write_json_atomic(run_dir / RESULT, result)
+    _log(message)
+    return result
+
+
+def _log(line: str) -> None:
+    with contextlib.suppress(OSError):  # standard error is a file on the same disk
+        print(line, file=sys.stderr, flush=True)
 
 
 def _confine(request: TrainRequest, run_dir: Path) -> None:
@@ -132,8 +165,8 @@ def _record_video(request: TrainRequest, run_dir: Path, result: dict[str, Any]) 
 
 def _log_traceback(run_dir: Path) -> None:
     text = traceback.format_exc()
-    print(text, file=sys.stderr)
-    with (run_dir / LOG).open("a", encoding="utf-8") as log:
+    _log(text)
+    with contextlib.suppress(OSError), (run_dir / LOG).open("a", encoding="utf-8") as log:
         log.write(text + "\n")
 
 
