@@ -75,8 +75,7 @@ def train(
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     task = registry.make(request.task)
-    if not resume:
-        _remove_earlier(run_dir)
+    _remove_earlier(run_dir, all_of_it=not resume)
     try:
         reward = build_reward(request.reward, task.signal_table, request.reward_graph)
     except RewardError as error:
@@ -354,7 +353,8 @@ def _refused(request: TrainRequest, run_dir: Path, task: Task, status: str, erro
     return result
 
 
-def _remove_earlier(run_dir: Path) -> None:
-    for pattern in ("model_*.pt", "model_*.json", ".*.part", RESULT, "events.out.tfevents.*"):
+def _remove_earlier(run_dir: Path, *, all_of_it: bool) -> None:
+    """What an earlier training left in the folder, or only the files that it did not finish."""
+    for pattern in (".*.part", *(("model_*.pt", "model_*.json", RESULT, "events.out.tfevents.*") if all_of_it else ())):
         for path in run_dir.glob(pattern):
             path.unlink()

@@ -37,6 +37,8 @@ from rl import progress
 from rl.failures import DISK_FULL_EXIT, disk_full
 from tasks.errors import UserError
 
+WORKER = (sys.executable, "-m", "rl.worker")
+"""What is started for a job, followed by its folder."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _GRACE_S = 5.0  # between asking a process to end and ending it
@@ -188,7 +190,7 @@ class LocalExecutor:
         word = secrets.token_hex(16)
         log = open(job.run_dir / "worker.log", "wb")  # noqa: SIM115 - closed when the process has ended
         popen = subprocess.Popen(
-            [sys.executable, "-m", "rl.worker", str(job.run_dir)],
+            [*WORKER, str(job.run_dir)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -134,7 +134,10 @@ def test_a_write_that_fails_leaves_the_earlier_checkpoint(saved, tmp_path, monke
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "no such checkpoint"),
-        (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged, its sha256 is not the one in model_000100.json"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:500]),
+            "damaged, its sha256 is not the one in model_000100.json",
+        ),
         (lambda path: path.write_bytes(b""), "damaged, its sha256"),
         (lambda path: flip_a_bit(path), "(same size); use an earlier checkpoint"),
         (lambda path: without_hash(path, path.read_bytes()[:500]), "damaged, or no checkpoint of ours"),

@@ -216,6 +216,7 @@ def test_resume_passes_over_a_damaged_checkpoint(make_request, tmp_path):
     assert (result["status"], result["checkpoint"]) == ("ok", "model_000006.pt")
     assert sorted(p.name for p in tmp_path.glob("model_*.pt")) == ["model_000004.pt", "model_000006.pt"]
     assert checkpoint.latest(tmp_path) == tmp_path / "model_000006.pt"
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_a_checkpoint_beyond_the_one_resumed_from_does_not_outlive_it(make_request, tmp_path):
