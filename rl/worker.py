@@ -82,15 +82,10 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined:
         return result
     except Terminated as exception:
         error = error_entry(TERMINATED, f"terminated by {exception}")
-    except UserError as exception:
-        error = error_entry("UserError", str(exception))
     except Exception as exception:
         if disk_full(exception):
             return _disk_is_full(request, run_dir)
-        _log_traceback(run_dir)
-        text = f"{type(exception).__name__}: {exception}"
-        kind = infrastructure(exception)
-        error = error_entry(kind, text) if kind else error_entry(type(exception).__name__, str(exception))
+        error = _error_of(exception, run_dir)
     finally:
         progress.stop()
     result = make_result(request, "error", error=error)
@@ -101,6 +96,17 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined:
             raise
         return _disk_is_full(request, run_dir)
     return result
+
+
+def _error_of(exception: Exception, run_dir: Path) -> dict[str, Any]:
+    """The "error" of the result. Of an error that a user can act on the line is enough, of others we keep the rest."""
+    kind = infrastructure(exception)
+    if kind is None and isinstance(exception, UserError):
+        return error_entry("UserError", str(exception))
+    _log_traceback(run_dir)
+    if kind is None:
+        return error_entry(type(exception).__name__, str(exception))
+    return error_entry(kind, f"{type(exception).__name__}: {exception}")
 
 
 def _disk_is_full(request: TrainRequest, run_dir: Path) -> dict[str, Any]:
