@@ -23,7 +23,15 @@ from eureka.executors.base import Ended, Ending, Executor, Job
 from eureka.executors.processes import end_orphans
 from eureka.listener import Listener
 from eureka.room import Pause
-from rl.failures import DEVICE_ERROR, DISK_FULL, DISK_FULL_EXIT, INFRASTRUCTURE, OUT_OF_MEMORY, disk_full
+from rl.failures import (
+    DEVICE_ERROR,
+    DISK_FULL,
+    DISK_FULL_EXIT,
+    EVALUATOR_DIED,
+    INFRASTRUCTURE,
+    OUT_OF_MEMORY,
+    disk_full,
+)
 from rl.record import REQUEST, RESULT, TrainRequest, read_json, read_request, write_json_atomic, write_request
 from tasks.errors import UserError
 
@@ -174,7 +182,7 @@ def _verdict(run: _Open, ended: Ended, listener: Listener, pause: Pause) -> dict
         return None
     if ended.ending == "time_limit":
         return _result_of_failure(run, ended, "time_limit", "TimeLimit", "it was ended at its time limit")
-    cause = _cause(ended, result if kind in (DEVICE_ERROR, OUT_OF_MEMORY) else None)
+    cause = _cause(ended, result if kind in (DEVICE_ERROR, OUT_OF_MEMORY, EVALUATOR_DIED) else None)
     run.failures.append({"attempt": run.attempt, "ending": ended.ending, "cause": cause})
     if len(run.failures) < _TRIES:
         listener.say(f"{training.run_id}: {cause}; it is tried once more")

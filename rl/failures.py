@@ -14,7 +14,8 @@ from rl.record import TERMINATED
 DISK_FULL = "DiskFull"
 DEVICE_ERROR = "DeviceError"
 OUT_OF_MEMORY = "OutOfMemory"
-INFRASTRUCTURE = frozenset({DISK_FULL, DEVICE_ERROR, OUT_OF_MEMORY, TERMINATED})
+EVALUATOR_DIED = "EvaluatorDied"
+INFRASTRUCTURE = frozenset({DISK_FULL, DEVICE_ERROR, OUT_OF_MEMORY, EVALUATOR_DIED, TERMINATED})
 """Error types in the result of a worker that say nothing about its reward. TERMINATED: a signal ended it."""
 DISK_FULL_EXIT = 3
 """Exit code of a worker that could not write, perhaps not even its result."""
@@ -48,6 +49,8 @@ def infrastructure(error: BaseException) -> str | None:
         return DISK_FULL
     if device_failure(error):
         return DEVICE_ERROR
+    if type(error).__name__ == EVALUATOR_DIED:
+        return EVALUATOR_DIED
     for each in _chain(error):
         if isinstance(each, MemoryError) or (isinstance(each, RuntimeError | OSError) and _NO_MEMORY.search(str(each))):
             return OUT_OF_MEMORY

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRESS = "progress"
@@ -17,8 +18,8 @@ _WIDTH = 40  # bytes of the line, always the same: what is written over leaves n
 
 
 class _Heart:
-    def __init__(self, path: Path) -> None:
-        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    def __init__(self, write: Callable[[str, int], None]) -> None:
+        self.write = write
         self.phase = ""
         self.count = 0
         self.written_s = 0.0
@@ -29,19 +30,32 @@ class _Heart:
         if phase == self.phase and now - self.written_s < _EVERY_S:
             return
         self.phase, self.written_s = phase, now
-        os.lseek(self.file, 0, os.SEEK_SET)
-        os.write(self.file, f"{phase} {self.count}".ljust(_WIDTH - 1).encode() + b"\n")
+        self.write(phase, self.count)
 
 
 _heart: _Heart | None = None
+_file: int | None = None
 
 
 def start(run_dir: Path) -> None:
     """Begin the heartbeat of this process in `run_dir`. Raises OSError where it cannot be written."""
+    global _heart, _file
+    stop()
+    file = os.open(run_dir / PROGRESS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def write(phase: str, count: int) -> None:
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, f"{phase} {count}".ljust(_WIDTH - 1).encode() + b"\n")
+
+    _heart, _file = _Heart(write), file
+    beat("start")
+
+
+def relay(tell: Callable[[int], None]) -> None:
+    """Have beats of this process told to another one, by count; for a process that works on behalf of a worker."""
     global _heart
     stop()
-    _heart = _Heart(run_dir / PROGRESS)
-    beat("start")
+    _heart = _Heart(lambda phase, count: tell(count))
 
 
 def beat(phase: str) -> None:
@@ -52,10 +66,10 @@ def beat(phase: str) -> None:
 
 def stop() -> None:
     """End the heartbeat of this process."""
-    global _heart
-    if _heart is not None:
-        os.close(_heart.file)
-        _heart = None
+    global _heart, _file
+    if _file is not None:
+        os.close(_file)
+    _heart = _file = None
 
 
 def read(run_dir: Path) -> str:

@@ -25,6 +25,7 @@ from rewards.result import RewardError
 from rewards.source import RewardSource
 from rl import checkpoint, progress
 from rl.evaluate import Evaluation, evaluate
+from rl.evaluator import Evaluator
 from rl.failures import device_failure
 from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
 from rl.rsl_adapter import ReturnDeviation, RewardedStep, RslVecEnv, make_ppo
@@ -61,12 +62,14 @@ def train(
     on_iteration: OnIteration | None = None,
     on_reward: Callable[[], None] | None = None,
     on_damaged: Callable[[str], None] | None = None,
+    evaluator: Evaluator | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and write run_dir/result.json; return its content.
 
     on_iteration is called with each metrics line, on_reward once, when the reward is there and no other process is
-    needed any more, on_damaged with a line for each damaged checkpoint. With `resume` the training continues after the
+    needed any more, on_damaged with a line for each damaged checkpoint. `evaluator`, a process that has no reward,
+    measures the fitness; without one this process does. With `resume` the training continues after the
     newest sound checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
     training left is removed. Sets torch's threads, product precision and global seed for this process.
 
@@ -88,14 +91,14 @@ def train(
     progress.beat("worlds")
     training = Training(request, task, reward, run_dir, resume=resume, on_damaged=on_damaged)
     try:
-        result = _run(training, on_iteration)
+        result = _run(training, on_iteration, evaluator)
     finally:
         training.close()
     write_json_atomic(run_dir / RESULT, result)
     return result
 
 
-def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]:
+def _run(training: Training, on_iteration: OnIteration | None, evaluator: Evaluator | None) -> dict[str, Any]:
     request, config = training.request, training.request.config
     try:
         while training.iteration < config.iterations:
@@ -117,14 +120,15 @@ def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]
         return training.result("reward_error", error=reward_error_entry(error, training.iteration + 1))
     assert training.saved is not None, "the last iteration is always saved"
     path = training.run_dir / training.saved
-    policy = checkpoint.load_policy(path, training.task)
-    evaluation = evaluate(
-        training.task,
-        policy,
-        episodes=config.eval_episodes,
-        seed=request.eval_seed,
-        num_threads=training.threads,
-    )
+    episodes, seed, threads = config.eval_episodes, request.eval_seed, training.threads
+    if evaluator is not None:
+        precision = config.matmul_precision
+        evaluation = evaluator.evaluate(
+            path, episodes=episodes, seed=seed, num_threads=threads, matmul_precision=precision
+        )
+    else:
+        policy = checkpoint.load_policy(path, training.task)
+        evaluation = evaluate(training.task, policy, episodes=episodes, seed=seed, num_threads=threads)
     checkpoint.add_to_meta(path, fitness=evaluation.fitness, fitness_std=evaluation.fitness_std)
     return training.result("ok", evaluation)
 

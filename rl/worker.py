@@ -6,6 +6,8 @@ every case but a bad request and a full disk; tracebacks go to stderr and RUN_DI
 the result could be written). A training that was interrupted continues from its newest sound checkpoint with
 `--resume`. While it works, RUN_DIR/progress moves (`rl.progress`).
 
+Fitness is measured by a process of its own (`rl.evaluator`), forked here before the request is read: it has no reward.
+
 The process confines itself (`rewards.confine`) before it trains: it writes RUN_DIR and nothing else, has no network,
 and starts programs only where the request wants a video, which is drawn and encoded by others.
 """
@@ -21,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # Before torch is imported: its OpenMP threads would otherwise spin for work while the physics threads need
 # the cores.
@@ -34,6 +36,9 @@ from rl import progress
 from rl.failures import DISK_FULL, DISK_FULL_EXIT, disk_full, infrastructure
 from rl.record import RESULT, TERMINATED, TrainRequest, error_entry, make_result, read_request, write_json_atomic
 from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    from rl.evaluator import Evaluator
 
 LOG = "worker.log"
 
@@ -52,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("usage: python -m rl.worker RUN_DIR [--resume]", file=sys.stderr)
         return 2
     run_dir = Path(folders[0])
+    # Called with arguments this process is another's: it is not confined for good, and has threads.
+    own = arguments is None
+    evaluator = _start_evaluator(run_dir) if own else None
     try:
         request = read_request(run_dir)
     except UserError as error:
@@ -59,22 +67,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _terminate)
-    # Called with arguments this process is another's, which shall not be confined for good.
-    result = run(request, run_dir, resume=resume, confined=arguments is None)
+    result = run(request, run_dir, resume=resume, confined=own, evaluator=evaluator)
     return {"ok": 0, "disk_full": DISK_FULL_EXIT}.get(result["status"], 1)
 
 
-def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined: bool = False) -> dict[str, Any]:
+def run(
+    request: TrainRequest,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    confined: bool = False,
+    evaluator: Evaluator | None = None,
+) -> dict[str, Any]:
     """Train and record; whatever happens, run_dir/result.json is written and returned. On a full disk it may be
     returned only.
 
-    With `confined` this process confines itself as soon as the reward is a graph, and stays so."""
+    With `confined` this process confines itself as soon as the reward is a graph, and stays so. `evaluator` measures
+    the fitness; without it this process does."""
     try:
         progress.start(run_dir)
         from rl.train import train
 
+        if evaluator is not None:
+            evaluator.prepare(request.task)
         confine_now = partial(_confine, request, run_dir) if confined else None
-        result = train(request, run_dir, on_reward=confine_now, on_damaged=_log, resume=resume)
+        result = train(request, run_dir, on_reward=confine_now, on_damaged=_log, evaluator=evaluator, resume=resume)
         if result["status"] == "ok" and request.video:
             result = result | {"video": _record_video(request, run_dir, result)}
             with contextlib.suppress(OSError):  # a full disk: the result without the video stands
@@ -88,6 +105,8 @@ def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined:
         error = _error_of(exception, run_dir)
     finally:
         progress.stop()
+        if evaluator is not None:
+            evaluator.close()
     result = make_result(request, "error", error=error)
     try:
         write_json_atomic(run_dir / RESULT, result)
@@ -124,22 +143,49 @@ def _log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def _start_evaluator(run_dir: Path) -> Evaluator | None:
+    """The evaluating process; None, and a line, where this one cannot be forked safely."""
+    import rl.train  # noqa: F401 - all that the fork needs is in memory then, and shared
+    from rewards.confine import REQUIRE_VARIABLE
+    from rl.evaluator import Evaluator, can_fork
+
+    if can_fork():
+        return Evaluator(partial(_confine_evaluator, run_dir))
+    if os.environ.get(REQUIRE_VARIABLE):
+        raise SystemExit("--require-sandbox: no process of its own can measure the fitness here (no safe fork)")
+    _log("no safe fork here: the fitness is measured in the process of the training")
+    return None
+
+
+def _confine_evaluator(run_dir: Path, task: str) -> None:
+    """It reads the run folder and writes nothing; policies are evaluated on the CPU."""
+    from rewards.confine import WORKER, confine
+
+    confine(WORKER, readable=[run_dir.resolve(), *_files_of(task)])
+
+
 def _confine(request: TrainRequest, run_dir: Path) -> None:
     """Raises UserError for an unknown task, and where a layer is missing that is demanded."""
     from rewards.confine import WORKER, confine
     from rewards.sandbox import close_child
-    from tasks import registry
 
     close_child()  # it may have traced the reward
-    task = registry.make(request.task)
-    own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
     confine(
         WORKER,
-        readable=[entry for path in own for entry in _beside(path)],
+        readable=_files_of(request.task),
         writable=[run_dir.resolve()],
         programs=request.video,
         gpu=request.device.startswith("cuda"),
     )
+
+
+def _files_of(reference: str) -> list[Path]:
+    """What a task reads besides the libraries."""
+    from tasks import registry
+
+    task = registry.make(reference)
+    own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
+    return [entry for path in own for entry in _beside(path)]
 
 
 def _beside(file: Path) -> Iterator[Path]:

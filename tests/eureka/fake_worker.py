@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 HOG_MB = 300
-_SLEEP_S = 120.0
+_SLEEP_S = 30.0
 
 
 def main(folder: Path) -> int:
