@@ -117,9 +117,9 @@ def test_progress_is_written_twice_a_second_at_most(tmp_path, monkeypatch):
     assert progress.read(tmp_path) == "training 1002"
 
 
-@pytest.mark.parametrize("refused", [(RESULT,), (RESULT, ".pt")])
+@pytest.mark.parametrize("refused", [(RESULT,), (RESULT, ".pt"), (".pt",)])
 def test_a_worker_without_room_says_so_by_its_exit_code(make_request, tmp_path, monkeypatch, capsys, refused):
-    """Even when not so much as its result can be written."""
+    """Even when not so much as its result can be written; where it can, it has a status of its own."""
 
     def write(path: Path, data: bytes) -> None:
         if path.name.endswith(refused):
@@ -131,7 +131,10 @@ def test_a_worker_without_room_says_so_by_its_exit_code(make_request, tmp_path, 
         monkeypatch.setattr(f"rl.{module}.write_atomic", write)
     assert worker.main([str(tmp_path)]) == DISK_FULL_EXIT
     assert "the disk is full" in capsys.readouterr().err
-    assert not (tmp_path / RESULT).exists()
+    assert (tmp_path / RESULT).exists() == (RESULT not in refused)
+    if RESULT not in refused:
+        result = read_result(tmp_path)
+        assert (result["status"], result["error"]["type"], result["fitness"]) == ("disk_full", DISK_FULL, None)
 
 
 def test_a_disk_that_fills_while_a_worker_trains(make_request, tmp_path):
