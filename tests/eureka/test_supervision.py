@@ -65,10 +65,14 @@ def training(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "WORKER", (sys.executable, FAKE))
     monkeypatch.setattr(local, "_GRACE_S", 1.0)
     monkeypatch.setattr(local, "_WATCH_S", 0.2)
+    monkeypatch.setattr("eureka.training._GRACE_S", 0.0)
     config = config_for(make(str(SLIDER)), {"iterations": 1})
 
     def made(run_id: str, folder: Path | None = None) -> Training:
-        request = TrainRequest(run_id=run_id, task=str(SLIDER), reward=ZERO, config=config, seed=0, eval_seed=1)
+        # The limit is for a supervision that fails: no test waits for a stopped process for ever.
+        request = TrainRequest(
+            run_id=run_id, task=str(SLIDER), reward=ZERO, config=config, seed=0, eval_seed=1, time_limit_s=60.0
+        )
         return Training(request, (folder or tmp_path / "runs") / run_id)
 
     return made
