@@ -2,24 +2,45 @@
 
 A training is known by its run id and folder. One whose result is on disk is never run again; one that was cut off
 starts afresh with the same request, so that a resumed search ends where an undisturbed one does.
+
+What the infrastructure broke is trained once more, and what a full disk stopped as soon as there is room; neither says
+anything of a reward. What a reward broke is a result, and stands. Each start has a name (`attempt`), and a result that
+carries another one is not taken.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eureka.executors.base import Ended, Executor, Job
+from eureka.executors.base import Ended, Ending, Executor, Job
+from eureka.executors.processes import end_orphans
 from eureka.listener import Listener
-from rl.record import REQUEST, RESULT, TERMINATED, TrainRequest, read_json, read_request, write_request
+from eureka.room import Pause
+from rl.failures import (
+    DEVICE_ERROR,
+    DISK_FULL,
+    DISK_FULL_EXIT,
+    EVALUATOR_DIED,
+    INFRASTRUCTURE,
+    OUT_OF_MEMORY,
+    disk_full,
+)
+from rl.record import REQUEST, RESULT, TrainRequest, read_json, read_request, write_json_atomic, write_request
 from tasks.errors import UserError
 
+ATTEMPTS = "attempts.json"
+"""Beside a request: why earlier starts of this training ended without a verdict."""
 _TICK_S = 0.5
 _GRACE_S = 30.0  # a worker ends itself at its time limit; the executor only ends one that does not
-_TRIES = 2  # what the infrastructure broke (a signal, no result written) is tried once more
+_TRIES = 2
+_ERROR_TYPES: dict[Ending, str] = {"no_progress": "NoProgress", "out_of_memory": OUT_OF_MEMORY}
 
 
 @dataclass(frozen=True)
@@ -38,83 +59,157 @@ class Training:
 OnResult = Callable[[Training, dict[str, Any]], None]
 
 
+@dataclass(eq=False)
+class _Open:
+    """A training that has no result yet."""
+
+    training: Training
+    attempt: str = ""
+    """Name of its latest start."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """How its earlier starts ended, a full disk not counted."""
+
+
 def run_trainings(trainings: Sequence[Training], executor: Executor, listener: Listener, on_result: OnResult) -> None:
     """Run trainings, several at once, and hand over each result as it comes.
 
     Args:
         trainings: Wanted, with unique run ids.
         executor: Where they run.
-        listener: Told of starts and ends.
-        on_result: Called once per training with the content of its `result.json`; never in the order of the list.
+        listener: Told of starts and ends, of trainings that are tried once more, and of a full disk.
+        on_result: Called once per training with the content of its `result.json`; never in the order of the list. Where
+            it was tried before, that is under "attempts".
     """
-    open_runs: dict[str, Training] = {}
-    tries: dict[str, int] = {}
+    runs: dict[str, _Open] = {}
     for training in trainings:
+        orphans = end_orphans(training.run_dir)
+        if orphans is not None:
+            listener.say(orphans)
         finished = finished_result(training)
         if finished is not None:
             on_result(training, finished)
             continue
-        open_runs[training.run_id] = training
+        runs[training.run_id] = _Open(training)
+    pause = Pause(listener)
+    waiting = list(runs.values())
+    for run in waiting:
+        listener.run_started(run.training.run_id, run.training.run_dir, run.training.request.config.iterations)
     try:
-        for training in open_runs.values():
-            _submit(training, executor, tries)
-            listener.run_started(training.run_id, training.run_dir, training.request.config.iterations)
-        while open_runs:
+        while runs:
+            _submit(waiting, executor, pause)
+            if pause.active and not executor.running():
+                time.sleep(_TICK_S)
             for ended in executor.wait(_TICK_S):
-                training = open_runs[ended.run_id]
-                result = finished_result(training)
-                if result is None and ended.ending != "time_limit" and tries[ended.run_id] < _TRIES:
-                    listener.say(f"{ended.run_id}: {ended.ending} without a result; it is tried once more")
-                    _submit(training, executor, tries)
+                run = runs.get(ended.run_id)
+                if run is None or run in waiting or ended.attempt not in ("", run.attempt):
+                    continue  # an end that was told twice, or of an earlier start
+                result = _verdict(run, ended, listener, pause)
+                if result is None:
+                    waiting.append(run)
                     continue
-                result = result if result is not None else _result_of_failure(training, ended)
-                del open_runs[ended.run_id]
-                on_result(training, result)
+                del runs[ended.run_id]
+                on_result(run.training, result)
                 listener.run_ended(ended.run_id, result["status"], result["fitness"])
             listener.tick()
     finally:
-        if open_runs:
+        if runs:
             executor.cancel_all()
 
 
 def finished_result(training: Training) -> dict[str, Any] | None:
-    """The result on disk, if it is there and answers this very request."""
+    """The result on disk, if it is there, is a verdict on the reward, and answers this very request."""
+    try:
+        request = read_request(training.run_dir)
+    except UserError:
+        return None  # none yet, written by another version, or damaged: trained again
+    if dataclasses.replace(request, attempt="") != dataclasses.replace(training.request, attempt=""):
+        return None
+    result = _result_on_disk(training, request.attempt)
+    return None if result is None or _error_type(result) in INFRASTRUCTURE else result
+
+
+def _result_on_disk(training: Training, attempt: str) -> dict[str, Any] | None:
+    """`result.json`, if it is of this start of the training; with its earlier starts, if there were any."""
     if not (training.run_dir / RESULT).is_file() or not (training.run_dir / REQUEST).is_file():
         return None
     try:
         result = read_json(training.run_dir / RESULT)
-        same = read_request(training.run_dir) == training.request
+        earlier = read_json(training.run_dir / ATTEMPTS) if (training.run_dir / ATTEMPTS).is_file() else []
     except UserError:
-        return None  # written by another version, or damaged: trained again
-    if not (same and isinstance(result, dict) and result.get("run_id") == training.run_id):
         return None
-    # A worker that was told to end says so; that is no verdict on its reward.
-    stopped = (result.get("error") or {}).get("type") == TERMINATED
-    return None if stopped else result
+    if not isinstance(result, dict) or result.get("run_id") != training.run_id:
+        return None
+    if result.pop("attempt", "") != attempt:
+        return None
+    return {**result, "attempts": earlier} if earlier else result
 
 
-def _submit(training: Training, executor: Executor, tries: dict[str, int]) -> None:
-    if training.run_dir.exists():
-        shutil.rmtree(training.run_dir)
-    write_request(training.request, training.run_dir)
-    limit = training.request.time_limit_s
-    tries[training.run_id] = tries.get(training.run_id, 0) + 1
-    executor.submit(Job(training.run_id, training.run_dir, None if limit is None else limit + _GRACE_S))
+def _error_type(result: dict[str, Any]) -> str | None:
+    return (result.get("error") or {}).get("type")
 
 
-def _result_of_failure(training: Training, ended: Ended) -> dict[str, Any]:
-    """What stands in for `result.json` where the worker could not write one."""
-    status = "time_limit" if ended.ending == "time_limit" else "error"
+def _submit(waiting: list[_Open], executor: Executor, pause: Pause) -> None:
+    """Start what waits, as far as the disk has room; each start under a name of its own."""
+    while waiting and not pause.lasts():
+        run = waiting[0]
+        training, run.attempt = run.training, secrets.token_hex(8)
+        try:
+            if training.run_dir.exists():
+                shutil.rmtree(training.run_dir)
+            write_request(dataclasses.replace(training.request, attempt=run.attempt), training.run_dir)
+            if run.failures:
+                write_json_atomic(training.run_dir / ATTEMPTS, run.failures)
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            pause.begin(training.run_id, training.run_dir)
+            return
+        waiting.pop(0)
+        limit = training.request.time_limit_s
+        limit = None if limit is None else limit + _GRACE_S
+        executor.submit(Job(training.run_id, training.run_dir, limit, run.attempt))
+
+
+def _verdict(run: _Open, ended: Ended, listener: Listener, pause: Pause) -> dict[str, Any] | None:
+    """The result of a training whose process has ended; None where it is to be started again."""
+    training = run.training
+    result = _result_on_disk(training, run.attempt)
+    kind = None if result is None else _error_type(result)
+    if result is not None and kind not in INFRASTRUCTURE:
+        return result
+    if ended.ending == "disk_full" or ended.exit_code == DISK_FULL_EXIT or kind == DISK_FULL:
+        pause.begin(training.run_id, training.run_dir)
+        return None
+    if ended.ending == "time_limit":
+        return _result_of_failure(run, ended, "time_limit", "TimeLimit", "it was ended at its time limit")
+    cause = _cause(ended, result if kind in (DEVICE_ERROR, OUT_OF_MEMORY, EVALUATOR_DIED) else None)
+    run.failures.append({"attempt": run.attempt, "ending": ended.ending, "cause": cause})
+    if len(run.failures) < _TRIES:
+        listener.say(f"{training.run_id}: {cause}; it is tried once more")
+        return None
+    tried = f", {len(run.failures)} times" if len({failure["cause"] for failure in run.failures}) == 1 else ", again"
+    return _result_of_failure(run, ended, "error", kind or _ERROR_TYPES.get(ended.ending, "WorkerDied"), cause + tried)
+
+
+def _cause(ended: Ended, result: dict[str, Any] | None) -> str:
+    """Why a training ended without a verdict, in one line."""
+    if result is not None:
+        return " ".join(str(result["error"]["message"]).split())[:300]
+    how = f"the worker {ended.ending} (exit code {ended.exit_code}) without a result"
+    return ended.cause or how
+
+
+def _result_of_failure(run: _Open, ended: Ended, status: str, kind: str, cause: str) -> dict[str, Any]:
+    """What stands in for `result.json` where there is no verdict."""
     last = ended.stderr_tail.strip().splitlines()
-    message = f"the worker {ended.ending} (exit code {ended.exit_code}) without a result; its last line: " + (
-        last[-1] if last else "(none)"
-    )
-    return {
+    message = f"{cause}; the worker's last line: {last[-1] if last else '(none)'}"
+    result = {
         "schema": 1,
-        "run_id": training.run_id,
-        "candidate_id": training.request.candidate_id,
+        "run_id": run.training.run_id,
+        "candidate_id": run.training.request.candidate_id,
         "status": status,
-        "error": {"type": "WorkerDied", "message": message, "line": None},
+        "error": {"type": kind, "message": message, "line": None},
         "fitness": None,
         "fitness_std": None,
     }
+    return {**result, "attempts": run.failures} if run.failures else result

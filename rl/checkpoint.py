@@ -1,16 +1,17 @@
 """Checkpoints: model_000100.pt (weights, optimiser, generator state) with model_000100.json (readable meta)
 beside it.
 
-Both are written whole, the meta last, so a pair that exists is complete. Weights are loaded with
-`weights_only`: a checkpoint from elsewhere runs no code. A policy is rebuilt from the meta and its weights
-alone.
+Both are written whole, the meta last, so a pair that exists is complete; the meta holds size and hash of the .pt file,
+so damage shows. A training keeps the last two. Weights are loaded with `weights_only`: a checkpoint from elsewhere
+runs no code. A policy is rebuilt from the meta and its weights alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ SCHEMA = 1
 _META_FIELDS = {"schema": int, "task": str, "task_ref": str, "num_observations": int, "num_actions": int,
                 "hidden_dims": list, "activation": str, "obs_normalization": bool, "iteration": int,
                 "env_steps": int, "reward_sha256": str}  # fmt: skip
+KEPT = 2
+"""Checkpoints that a training keeps: the newest, and the one before in case the newest is damaged."""
 _LIBRARIES = ("torch", "rsl-rl-lib", "mujoco")
 
 
@@ -71,16 +74,20 @@ def make_meta(task: Task, task_ref: str, num_observations: int, num_actions: int
 
 
 def save(run_dir: Path, iteration: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
-    """Write the checkpoint of `iteration` and return the path of its .pt file.
+    """Write the checkpoint of `iteration` and return the path of its .pt file; then remove all but the last two.
 
     state: nested dicts of tensors and plain values, with "actor_state_dict". meta: the meta file without
-    "iteration".
+    "iteration", "sha256" and "size".
     """
     path = Path(run_dir) / checkpoint_name(iteration)
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    write_atomic(path, buffer.getvalue())
-    write_json_atomic(path.with_suffix(".json"), {**meta, "iteration": iteration})
+    data = buffer.getvalue()
+    write_atomic(path, data)
+    proof = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    write_json_atomic(path.with_suffix(".json"), {**meta, "iteration": iteration, **proof})
+    for older in _complete(path.parent)[KEPT:]:
+        _remove(older)
     return path
 
 
@@ -89,10 +96,52 @@ def add_to_meta(path: Path, **values: Any) -> None:
     write_json_atomic(Path(path).with_suffix(".json"), {**read_meta(path), **values})
 
 
-def latest(run_dir: Path) -> Path | None:
-    """The newest complete checkpoint in a folder, or None."""
-    complete = [p for p in Path(run_dir).glob("model_*.pt") if p.with_suffix(".json").exists()]
-    return max(complete, key=lambda p: p.name, default=None)
+def latest(run_dir: Path, say: Callable[[str], None] | None = None) -> Path | None:
+    """The newest complete and sound checkpoint in a folder, or None. `say` takes a line for each damaged one."""
+    for path in _complete(Path(run_dir)):
+        try:
+            _verified(path, read_meta(path))
+        except UserError as error:
+            if say is not None:
+                say(f"{error} It is passed over.")
+            continue
+        return path
+    return None
+
+
+def remove_after(run_dir: Path, iteration: int) -> None:
+    """Remove checkpoints of later iterations, whole or not: a training that goes on from there makes them anew."""
+    for path in Path(run_dir).glob("model_*.pt"):
+        if path.name > checkpoint_name(iteration):
+            _remove(path)
+
+
+def _complete(run_dir: Path) -> list[Path]:
+    """Checkpoints with both files, newest first."""
+    found = [path for path in run_dir.glob("model_*.pt") if path.with_suffix(".json").exists()]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def _remove(path: Path) -> None:
+    # The meta first: a .pt file alone counts as no checkpoint, a meta alone would be a riddle.
+    path.with_suffix(".json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _verified(path: Path, meta: Mapping[str, Any]) -> bytes:
+    """Content of a .pt file. Raises UserError if it is not what its meta says; earlier metas say nothing."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    wanted = meta.get("sha256")
+    if wanted is not None and hashlib.sha256(data).hexdigest() != wanted:
+        sizes = f"{len(data)} bytes, {meta.get('size')} were written" if len(data) != meta.get("size") else "same size"
+        raise UserError(
+            f"{path}: damaged, its sha256 is not the one in {path.with_suffix('.json').name} ({sizes}); use an earlier "
+            "checkpoint, or train again."
+        )
+    return data
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -114,12 +163,13 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def load_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The state in checkpoint `path`. Raises UserError if the file is missing or damaged."""
+    """The state in checkpoint `path`. Raises UserError if it or its meta is missing or damaged."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint.")
+    data = _verified(path, read_meta(path))
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: damaged, or no checkpoint of ours ({reason}).") from None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rl import progress
 from rl.episode_fitness import EpisodeFitness
 from tasks.env import TaskEnv, make_env
 from tasks.errors import UserError
@@ -73,6 +74,7 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
                 f"task '{task.name}' takes {env.num_actions} each."
             )
         step = env.step(actions)
+        progress.beat("evaluation")
         observation = step.observation
         ended = step.done
         value = tracker.add(task.fitness(step.signals), ended, step.reasons["diverged"])

@@ -21,7 +21,7 @@ from tasks.errors import UserError
 
 SCHEMA = 1
 STATUSES = ("ok", "reward_error", "nonfinite_reward", "nonfinite_policy", "diverged", "time_limit", "error",
-            "rejected")  # fmt: skip
+            "rejected", "disk_full")  # fmt: skip
 TERMINATED = "Terminated"
 """Error type in the result of a worker that a signal ended: no verdict on its reward."""
 REQUEST, METRICS, RESULT = "request.json", "metrics.jsonl", "result.json"
@@ -58,12 +58,14 @@ class TrainRequest:
     """Wall-clock limit in seconds, kept between iterations; None: no limit."""
     video: bool = False
     """Whether to record a video of the trained policy."""
+    attempt: str = ""
+    """Names one start of this training; its result carries the same name, that of another start is not taken."""
     schema: int = SCHEMA
     """Version of this file's layout."""
 
     def __post_init__(self) -> None:
         for name, kind in (("run_id", str), ("task", str), ("reward", str), ("reward_origin", str),
-                           ("device", str), ("video", bool), ("config", TrainConfig),
+                           ("device", str), ("video", bool), ("attempt", str), ("config", TrainConfig),
                            ("reward_graph", dict | None)):  # fmt: skip
             if not isinstance(getattr(self, name), kind):
                 wanted = getattr(kind, "__name__", kind)
@@ -98,7 +100,7 @@ def read_request(run_dir: Path) -> TrainRequest:
     if isinstance(data, Mapping) and data.get("schema", SCHEMA) != SCHEMA:
         raise UserError(f"{path}: schema {data['schema']!r} is not the supported {SCHEMA}: written by another version.")
     if isinstance(data, Mapping):
-        data = {"reward_graph": None, **data}  # requests of earlier versions have none
+        data = {"reward_graph": None, "attempt": "", **data}  # requests of earlier versions have none
     values = complete_fields(data, TrainRequest, "request")
     values["config"] = from_json(values["config"])
     return TrainRequest(**values)
@@ -239,6 +241,7 @@ def make_result(request: TrainRequest, status: str, **values: Any) -> dict[str, 
         "schema": SCHEMA,
         "run_id": request.run_id,
         "candidate_id": request.candidate_id,
+        "attempt": request.attempt,
         "status": status,
         "error": None,
         "fitness": None,

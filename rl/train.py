@@ -23,8 +23,10 @@ from torch import Tensor
 from rewards.function import RewardFunction, build_reward
 from rewards.result import RewardError
 from rewards.source import RewardSource
-from rl import checkpoint
+from rl import checkpoint, progress
 from rl.evaluate import Evaluation, evaluate
+from rl.evaluator import Evaluator
+from rl.failures import device_failure
 from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
 from rl.rsl_adapter import ReturnDeviation, RewardedStep, RslVecEnv, make_ppo
 from rl.statistics import TrainingStatistics
@@ -59,13 +61,16 @@ def train(
     *,
     on_iteration: OnIteration | None = None,
     on_reward: Callable[[], None] | None = None,
+    on_damaged: Callable[[str], None] | None = None,
+    evaluator: Evaluator | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and write run_dir/result.json; return its content.
 
     on_iteration is called with each metrics line, on_reward once, when the reward is there and no other process is
-    needed any more. With `resume` the training continues after the newest
-    checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
+    needed any more, on_damaged with a line for each damaged checkpoint. `evaluator`, a process that has no reward,
+    measures the fitness; without one this process does. With `resume` the training continues after the
+    newest sound checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
     training left is removed. Sets torch's threads, product precision and global seed for this process.
 
     Raises UserError if the task, device or checkpoint cannot be used.
@@ -73,8 +78,7 @@ def train(
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     task = registry.make(request.task)
-    if not resume:
-        _remove_earlier(run_dir)
+    _remove_earlier(run_dir, all_of_it=not resume)
     try:
         reward = build_reward(request.reward, task.signal_table, request.reward_graph)
     except RewardError as error:
@@ -84,16 +88,17 @@ def train(
     if on_reward is not None:
         on_reward()
     torch.set_float32_matmul_precision(request.config.matmul_precision)
-    training = Training(request, task, reward, run_dir, resume=resume)
+    progress.beat("worlds")
+    training = Training(request, task, reward, run_dir, resume=resume, on_damaged=on_damaged)
     try:
-        result = _run(training, on_iteration)
+        result = _run(training, on_iteration, evaluator)
     finally:
         training.close()
     write_json_atomic(run_dir / RESULT, result)
     return result
 
 
-def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]:
+def _run(training: Training, on_iteration: OnIteration | None, evaluator: Evaluator | None) -> dict[str, Any]:
     request, config = training.request, training.request.config
     try:
         while training.iteration < config.iterations:
@@ -110,17 +115,20 @@ def _run(training: Training, on_iteration: OnIteration | None) -> dict[str, Any]
     except TrainingFailed as failure:
         return training.result(failure.status, error=failure.error)
     except RewardError as error:
+        if device_failure(error.__cause__):
+            raise  # the device failed while the reward ran; another one may serve
         return training.result("reward_error", error=reward_error_entry(error, training.iteration + 1))
-    path = checkpoint.latest(training.run_dir)
-    assert path is not None, "the last iteration is always saved"
-    policy = checkpoint.load_policy(path, training.task)
-    evaluation = evaluate(
-        training.task,
-        policy,
-        episodes=config.eval_episodes,
-        seed=request.eval_seed,
-        num_threads=training.threads,
-    )
+    assert training.saved is not None, "the last iteration is always saved"
+    path = training.run_dir / training.saved
+    episodes, seed, threads = config.eval_episodes, request.eval_seed, training.threads
+    if evaluator is not None:
+        precision = config.matmul_precision
+        evaluation = evaluator.evaluate(
+            path, episodes=episodes, seed=seed, num_threads=threads, matmul_precision=precision
+        )
+    else:
+        policy = checkpoint.load_policy(path, training.task)
+        evaluation = evaluate(training.task, policy, episodes=episodes, seed=seed, num_threads=threads)
     checkpoint.add_to_meta(path, fitness=evaluation.fitness, fitness_std=evaluation.fitness_std)
     return training.result("ok", evaluation)
 
@@ -136,11 +144,12 @@ class Training:
         run_dir: Path,
         *,
         resume: bool = False,
+        on_damaged: Callable[[str], None] | None = None,
     ) -> None:
-        """Build everything; with `resume` and a checkpoint in `run_dir`, in the state of that checkpoint."""
+        """Build everything; with `resume` and a sound checkpoint in `run_dir`, in the state of that checkpoint."""
         self.request, self.task, self.run_dir = request, task, run_dir
         config = request.config
-        found = checkpoint.latest(run_dir) if resume else None
+        found = checkpoint.latest(run_dir, on_damaged) if resume else None
         meta = checkpoint.read_meta(found) if found else None
         self.iteration = int(meta["iteration"]) if meta else 0
         self.env_steps = int(meta["env_steps"]) if meta else 0
@@ -165,6 +174,7 @@ class Training:
         ) | {"reward_sha256": RewardSource(request.reward).sha256}
         if found and meta:
             self._restore(found, meta)
+        checkpoint.remove_after(run_dir, self.iteration)
         # Worlds that all start together end together: PPO would see the ends of episodes only now and then.
         self.vec_env.episode_length_buf = torch.randint_like(self.env.episode_step, self.env.max_episode_steps)
         self.statistics = TrainingStatistics(self.env)
@@ -227,6 +237,7 @@ class Training:
             assert step is not None
             self.statistics.add(step)
             steps.append(step)
+            progress.beat("training")
         return steps
 
     def _check_reward(self, steps: list[RewardedStep]) -> None:
@@ -346,7 +357,8 @@ def _refused(request: TrainRequest, run_dir: Path, task: Task, status: str, erro
     return result
 
 
-def _remove_earlier(run_dir: Path) -> None:
-    for pattern in ("model_*.pt", "model_*.json", RESULT, "events.out.tfevents.*"):
+def _remove_earlier(run_dir: Path, *, all_of_it: bool) -> None:
+    """What an earlier training left in the folder, or only the files that it did not finish."""
+    for pattern in (".*.part", *(("model_*.pt", "model_*.json", RESULT, "events.out.tfevents.*") if all_of_it else ())):
         for path in run_dir.glob(pattern):
             path.unlink()

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl import progress
 from rl.render import (
     Reel,
     RenderError,
@@ -168,6 +169,7 @@ def rollout(task: Task, policy: Policy, *, seconds: float | None = None, seed: i
         with torch.no_grad():
             for _ in range(max(1, round(limit_s / task.control_dt_s))):
                 step = env.step(policy(env.observe()))
+                progress.beat("video")
                 failed = bool(step.terminated[0])
                 # Once an episode has ended the world holds the start of the next one.
                 if seconds is None and bool(step.done[0]):

@@ -1,9 +1,12 @@
 """One training as a process: `python -m rl.worker RUN_DIR`.
 
 Reads RUN_DIR/request.json, trains, evaluates, records a video if asked to, and leaves RUN_DIR/result.json in
-every case but a bad request; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status "ok"; 1
-another status, with a result; 2 bad request, one line on stderr. A training that was interrupted continues
-from its newest checkpoint with `--resume`.
+every case but a bad request and a full disk; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status
+"ok"; 1 another status, with a result; 2 bad request, one line on stderr; 3 the disk is full (status "disk_full", where
+the result could be written). A training that was interrupted continues from its newest sound checkpoint with
+`--resume`. While it works, RUN_DIR/progress moves (`rl.progress`).
+
+Fitness is measured by a process of its own (`rl.evaluator`), forked here before the request is read: it has no reward.
 
 The process confines itself (`rewards.confine`) before it trains: it writes RUN_DIR and nothing else, has no network,
 and starts programs only where the request wants a video, which is drawn and encoded by others.
@@ -11,6 +14,7 @@ and starts programs only where the request wants a video, which is drawn and enc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # Before torch is imported: its OpenMP threads would otherwise spin for work while the physics threads need
 # the cores.
@@ -28,8 +32,13 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 # NumPy starts its threads when it is imported, and `rewards.confine` reaches the first thread of a process alone.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from rl import progress
+from rl.failures import DISK_FULL, DISK_FULL_EXIT, disk_full, infrastructure
 from rl.record import RESULT, TERMINATED, TrainRequest, error_entry, make_result, read_request, write_json_atomic
 from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    from rl.evaluator import Evaluator
 
 LOG = "worker.log"
 
@@ -48,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("usage: python -m rl.worker RUN_DIR [--resume]", file=sys.stderr)
         return 2
     run_dir = Path(folders[0])
+    # Called with arguments this process is another's: it is not confined for good, and has threads.
+    own = arguments is None
+    evaluator = _start_evaluator(run_dir) if own else None
     try:
         request = read_request(run_dir)
     except UserError as error:
@@ -55,52 +67,125 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _terminate)
-    # Called with arguments this process is another's, which shall not be confined for good.
-    result = run(request, run_dir, resume=resume, confined=arguments is None)
-    return 0 if result["status"] == "ok" else 1
+    result = run(request, run_dir, resume=resume, confined=own, evaluator=evaluator)
+    return {"ok": 0, "disk_full": DISK_FULL_EXIT}.get(result["status"], 1)
 
 
-def run(request: TrainRequest, run_dir: Path, *, resume: bool = False, confined: bool = False) -> dict[str, Any]:
-    """Train and record; whatever happens, run_dir/result.json is written and returned.
+def run(
+    request: TrainRequest,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    confined: bool = False,
+    evaluator: Evaluator | None = None,
+) -> dict[str, Any]:
+    """Train and record; whatever happens, run_dir/result.json is written and returned. On a full disk it may be
+    returned only.
 
-    With `confined` this process confines itself as soon as the reward is a graph, and stays so."""
-    from rl.train import train
-
+    With `confined` this process confines itself as soon as the reward is a graph, and stays so. `evaluator` measures
+    the fitness; without it this process does."""
     try:
+        progress.start(run_dir)
+        from rl.train import train
+
+        if evaluator is not None:
+            evaluator.prepare(request.task)
         confine_now = partial(_confine, request, run_dir) if confined else None
-        result = train(request, run_dir, on_reward=confine_now, resume=resume)
+        result = train(request, run_dir, on_reward=confine_now, on_damaged=_log, evaluator=evaluator, resume=resume)
         if result["status"] == "ok" and request.video:
             result = result | {"video": _record_video(request, run_dir, result)}
-            write_json_atomic(run_dir / RESULT, result)
+            with contextlib.suppress(OSError):  # a full disk: the result without the video stands
+                write_json_atomic(run_dir / RESULT, result)
         return result
     except Terminated as exception:
         error = error_entry(TERMINATED, f"terminated by {exception}")
-    except UserError as exception:
-        error = error_entry("UserError", str(exception))
     except Exception as exception:
-        _log_traceback(run_dir)
-        error = error_entry(type(exception).__name__, str(exception), None)
+        if disk_full(exception):
+            return _disk_is_full(request, run_dir)
+        error = _error_of(exception, run_dir)
+    finally:
+        progress.stop()
+        if evaluator is not None:
+            evaluator.close()
     result = make_result(request, "error", error=error)
-    write_json_atomic(run_dir / RESULT, result)
+    try:
+        write_json_atomic(run_dir / RESULT, result)
+    except OSError as exception:
+        if not disk_full(exception):
+            raise
+        return _disk_is_full(request, run_dir)
     return result
+
+
+def _error_of(exception: Exception, run_dir: Path) -> dict[str, Any]:
+    """The "error" of the result. Of an error that a user can act on the line is enough, of others we keep the rest."""
+    kind = infrastructure(exception)
+    if kind is None and isinstance(exception, UserError):
+        return error_entry("UserError", str(exception))
+    _log_traceback(run_dir)
+    if kind is None:
+        return error_entry(type(exception).__name__, str(exception))
+    return error_entry(kind, f"{type(exception).__name__}: {exception}")
+
+
+def _disk_is_full(request: TrainRequest, run_dir: Path) -> dict[str, Any]:
+    """The result says so if there is room for it; the exit code does in any case. Earlier checkpoints stay."""
+    message = f"{run_dir}: the disk is full, or a quota is used up"
+    result = make_result(request, "disk_full", error=error_entry(DISK_FULL, message))
+    with contextlib.suppress(OSError):
+        write_json_atomic(run_dir / RESULT, result)
+    _log(message)
+    return result
+
+
+def _log(line: str) -> None:
+    with contextlib.suppress(OSError):  # standard error is a file on the same disk
+        print(line, file=sys.stderr, flush=True)
+
+
+def _start_evaluator(run_dir: Path) -> Evaluator | None:
+    """The evaluating process; None, and a line, where this one cannot be forked safely."""
+    import rl.train  # noqa: F401 - all that the fork needs is in memory then, and shared
+    from rewards.confine import REQUIRE_VARIABLE
+    from rl.evaluator import Evaluator, can_fork
+
+    if can_fork():
+        return Evaluator(partial(_confine_evaluator, run_dir))
+    if os.environ.get(REQUIRE_VARIABLE):
+        raise SystemExit("--require-sandbox: no process of its own can measure the fitness here (no safe fork)")
+    _log("no safe fork here: the fitness is measured in the process of the training")
+    return None
+
+
+def _confine_evaluator(run_dir: Path, task: str) -> None:
+    """It reads the run folder and writes nothing; policies are evaluated on the CPU."""
+    from rewards.confine import WORKER, confine
+
+    confine(WORKER, readable=[run_dir.resolve(), *_files_of(task)])
 
 
 def _confine(request: TrainRequest, run_dir: Path) -> None:
     """Raises UserError for an unknown task, and where a layer is missing that is demanded."""
     from rewards.confine import WORKER, confine
     from rewards.sandbox import close_child
-    from tasks import registry
 
     close_child()  # it may have traced the reward
-    task = registry.make(request.task)
-    own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
     confine(
         WORKER,
-        readable=[entry for path in own for entry in _beside(path)],
+        readable=_files_of(request.task),
         writable=[run_dir.resolve()],
         programs=request.video,
         gpu=request.device.startswith("cuda"),
     )
+
+
+def _files_of(reference: str) -> list[Path]:
+    """What a task reads besides the libraries."""
+    from tasks import registry
+
+    task = registry.make(reference)
+    own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
+    return [entry for path in own for entry in _beside(path)]
 
 
 def _beside(file: Path) -> Iterator[Path]:
@@ -132,8 +217,8 @@ def _record_video(request: TrainRequest, run_dir: Path, result: dict[str, Any]) 
 
 def _log_traceback(run_dir: Path) -> None:
     text = traceback.format_exc()
-    print(text, file=sys.stderr)
-    with (run_dir / LOG).open("a", encoding="utf-8") as log:
+    _log(text)
+    with contextlib.suppress(OSError), (run_dir / LOG).open("a", encoding="utf-8") as log:
         log.write(text + "\n")
 
 

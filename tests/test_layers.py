@@ -35,7 +35,7 @@ IMPORT_DOORS = {
     "tyro": ("eureka/cli.py", "eureka/commands/"),
 }
 """Foreign module -> the files, or folders with a slash, that may import it."""
-FORK_DOORS = ("rewards/trial_child.py",)
+FORK_DOORS = ("rewards/trial_child.py", "rl/evaluator.py")
 """Files that may start a process by os.fork, besides those that may import subprocess."""
 CALL_DOORS = {"exec": ("rewards/trace.py",), "eval": (), "compile": ("rewards/trace.py",), "__import__": ()}
 """Builtin -> the files that may use it."""

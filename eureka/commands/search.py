@@ -19,12 +19,17 @@ from eureka.designers.base import Designer, DesignerConfig, DesignerStopped
 from eureka.designers.create import create, resolve
 from eureka.designers.replay import recorded_settings
 from eureka.disk import check_writable
+from eureka.executors.base import NO_PROGRESS_S
 from eureka.executors.local import LocalExecutor, visible_devices
+from eureka.interrupt import interruptible
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
 from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_config, start_folder
 from tasks import registry
 from tasks.errors import UserError
+
+_OF_THE_MACHINE = ("slots", "no_progress_s", "memory_gb")
+"""Options that say where a search runs, not what it is; a resumed one may have others."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ class Search:
     """CPU threads of each training."""
     time_limit_s: float | None = 3600.0
     """Seconds one training may take."""
+    no_progress_s: float | None = NO_PROGRESS_S
+    """Seconds without any progress after which a training is ended, and tried once more."""
+    memory_gb: float | None = None
+    """Memory that one training may take, in GiB; a fair share of the machine, at least 2, when not given."""
     video: bool = True
     """Film the best policy at the end."""
     out: Path | None = None
@@ -75,8 +84,7 @@ class Search:
 
     def run(self) -> int:
         """Search, and print what was found."""
-        if self.slots is not None and self.slots < 1:  # before a folder is made for the search
-            raise UserError(f"--slots is {self.slots}; expected at least 1.")
+        self._executor(1, [])  # limits that cannot work are refused before a folder is made for the search
         say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
         if self.require_sandbox:
             announce(say, require=True)
@@ -86,24 +94,30 @@ class Search:
             folder, config, designer = self._go_on(self.resume, say)
         task = registry.make(config.task)
         config.training()  # a setting that cannot work is refused before anything is asked for
-        executor = LocalExecutor(self.slots, config.threads, visible_devices())
+        executor = self._executor(config.threads, visible_devices())
         terminal = Console(stderr=True).is_terminal
         listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
         listener.say(f"{task.name}: designer {designer.name}, {executor.slots} trainings at a time -> {folder}")
         if not self.require_sandbox:
             announce(listener.say, require=False)
         try:
-            result = run_search(folder, config, designer, executor, listener)
+            with interruptible(executor.kill_all, folder):
+                try:
+                    result = run_search(folder, config, designer, executor, listener)
+                finally:
+                    listener.close()
+                    executor.cancel_all()
         except DesignerStopped as stopped:
             line = f"{stopped} The search is kept: eureka search --resume {folder}"
             raise DesignerStopped(line, stopped.outcome) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with eureka search --resume {folder}") from None
-        finally:
-            listener.close()
-            executor.cancel_all()
         _print(result, task.fitness_unit)
         return 0 if result.best is not None else 1
+
+    def _executor(self, threads: int, devices: list[str]) -> LocalExecutor:
+        memory = None if self.memory_gb is None else round(self.memory_gb * 2**30)
+        return LocalExecutor(self.slots, threads, devices, no_progress_s=self.no_progress_s, memory_bytes=memory)
 
     def _begin(self, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A new search: everything that can be wrong is found before its folder is made."""
@@ -120,7 +134,17 @@ class Search:
 
     def _as_recorded(self, recording: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A recorded search again, with its own task and settings."""
-        free = ("task", "set", "slots", "out", "resume", "designer", "video", "time_limit_s", "require_sandbox")
+        free = (
+            "task",
+            "set",
+            *_OF_THE_MACHINE,
+            "out",
+            "resume",
+            "designer",
+            "video",
+            "time_limit_s",
+            "require_sandbox",
+        )
         changed = [
             f"--{f.name.replace('_', '-')}"
             for f in dataclasses.fields(self)
@@ -157,7 +181,7 @@ class Search:
         """A search that was stopped. Its settings stand; the way to the designer (key, endpoint, budget) may be new."""
         config = load_config(folder)
         check_writable(folder)  # before the designer is tried
-        free = ("slots", "resume", "designer", "require_sandbox")
+        free = (*_OF_THE_MACHINE, "resume", "designer", "require_sandbox")
         fixed = {f.name: f.default for f in dataclasses.fields(self) if f.name not in free}
         changed = [name for name, default in fixed.items() if getattr(self, name) != default]
         if changed:

@@ -17,6 +17,7 @@ from eureka.commands.places import find_reward, parse_settings, with_settings
 from eureka.finals import EVAL_SEED
 from rl.checkpoint import load_policy
 from rl.config import config_for
+from rl.failures import disk_full
 from rl.record import REQUEST, RESULT, TrainRequest, read_request, write_json_atomic, write_request
 from rl.train import train
 from rl.video import record_video
@@ -69,9 +70,18 @@ class Train:
             )
         try:
             with _Bar(task, request, shown=not self.json) as bar:
-                result = train(request, run_dir, on_iteration=bar.update, resume=self.resume is not None)
+                result = train(
+                    request, run_dir, on_iteration=bar.update, on_damaged=say, resume=self.resume is not None
+                )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with eureka train --resume {run_dir}") from None
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            raise UserError(
+                f"the disk of {run_dir} is full, or a quota is used up; make room and go on with eureka train --resume "
+                f"{run_dir}."
+            ) from None
         if request.video and result["status"] == "ok":
             result = _film(request, task, run_dir, result, say)
         self._print(result, task, run_dir)

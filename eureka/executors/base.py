@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-Ending = Literal["finished", "crashed", "killed", "time_limit"]
+Ending = Literal["finished", "crashed", "killed", "time_limit", "no_progress", "out_of_memory", "disk_full"]
+NO_PROGRESS_S = 900.0
+"""Seconds in which the progress of a training (`rl.progress`) has to move. A first start may download a robot or
+compile kernels for minutes."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Job:
     run_dir: Path
     time_limit_s: float | None = None
     """Wall time after which the process is ended; None is no limit."""
+    attempt: str = ""
+    """The attempt of its request, to be handed back when it ends."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,16 @@ class Ended:
 
     run_id: str
     ending: Ending
-    """finished (it exited), crashed (it died by a signal), killed (we cancelled it), time_limit."""
+    """finished (it exited), crashed (it died by a signal), killed (we cancelled it), time_limit; no_progress (it stood
+    still), out_of_memory (above its limit, or ended by the kernel for want of memory), disk_full (it could not write).
+    """
     exit_code: int | None
     stderr_tail: str
     """The last lines it wrote, for people."""
+    cause: str = ""
+    """Why the executor ended it or believes that it died, in a few words; "" where there is nothing to add."""
+    attempt: str = ""
+    """That of its job; "" where the executor does not know."""
 
 
 class Executor(Protocol):
@@ -62,5 +73,9 @@ class Executor(Protocol):
         ...
 
     def cancel_all(self) -> None:
-        """End every process and forget the queue."""
+        """End every process and forget the queue; workers may still write that they were told to end."""
+        ...
+
+    def kill_all(self) -> None:
+        """End every process at once, asking none; called from a signal handler, just before this process ends."""
         ...

@@ -192,6 +192,43 @@ def test_resume_goes_on_where_it_stopped(make_request, tmp_path):
     assert again["fitness"] == result["fitness"]
 
 
+def test_resume_passes_over_a_damaged_checkpoint(make_request, tmp_path):
+    """With the checkpoint at 4 damaged, training goes on from the one at 2, and says so."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(metrics):
+        if metrics["iteration"] == 5:
+            raise Killed
+
+    request = make_request({"iterations": 6, "save_interval": 2})
+    with pytest.raises(Killed):
+        train(request, tmp_path, on_iteration=kill)
+    assert sorted(p.name for p in tmp_path.glob("model_*.pt")) == ["model_000002.pt", "model_000004.pt"]
+    damaged = tmp_path / "model_000004.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    (tmp_path / ".model_000006.pt.1.part").write_bytes(b"cut off")
+    seen, said = [], []
+    result = train(request, tmp_path, on_iteration=seen.append, on_damaged=said.append, resume=True)
+    assert [m["iteration"] for m in seen] == [3, 4, 5, 6]
+    assert len(said) == 1 and str(damaged) in said[0]
+    assert (result["status"], result["checkpoint"]) == ("ok", "model_000006.pt")
+    assert sorted(p.name for p in tmp_path.glob("model_*.pt")) == ["model_000004.pt", "model_000006.pt"]
+    assert checkpoint.latest(tmp_path) == tmp_path / "model_000006.pt"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_checkpoint_beyond_the_one_resumed_from_does_not_outlive_it(make_request, tmp_path):
+    """A damaged later checkpoint would otherwise count among the last two that are kept."""
+    request = make_request({"iterations": 2, "save_interval": 1})
+    train(request, tmp_path)
+    (tmp_path / "model_000002.pt").write_bytes(b"damaged")
+    reward = build_reward(request.reward, registry.make(request.task).signal_table)
+    Training(request, registry.make(request.task), reward, tmp_path, resume=True).close()
+    assert sorted(p.name for p in tmp_path.glob("model_*")) == ["model_000001.json", "model_000001.pt"]
+
+
 def test_resume_restores_what_was_learnt(make_request, tmp_path):
     """The optimiser, its adapted learning rate and the normaliser come back, not only the weights."""
     request = make_request({"iterations": 3})
