@@ -76,7 +76,8 @@ def train(
     if not resume:
         _remove_earlier(run_dir)
     try:
-        reward = build_reward(request.reward, task.signal_table, request.reward_graph)
+        limit_s = request.config.compile_reward_s or None
+        reward = build_reward(request.reward, task.signal_table, request.reward_graph, compile_limit_s=limit_s)
     except RewardError as error:
         return _refused(request, run_dir, task, "reward_error", reward_error_entry(error))
     except UserError as error:

@@ -6,7 +6,7 @@ another status, with a result; 2 bad request, one line on stderr. A training tha
 from its newest checkpoint with `--resume`.
 
 The process confines itself (`rewards.confine`) before it trains: it writes RUN_DIR and nothing else, has no network,
-and starts programs only where the request wants a video, which is drawn and encoded by others.
+and starts programs only where the request wants a video, which is drawn and encoded by others, or a compiled reward.
 """
 
 from __future__ import annotations
@@ -92,13 +92,17 @@ def _confine(request: TrainRequest, run_dir: Path) -> None:
     from tasks import registry
 
     close_child()  # it may have traced the reward
+    compiles = request.config.compile_reward_s > 0
+    if compiles:  # in this process, with its files in the one folder that it writes
+        cache = str(run_dir.resolve() / "compiled")
+        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     task = registry.make(request.task)
     own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
     confine(
         WORKER,
         readable=[entry for path in own for entry in _beside(path)],
         writable=[run_dir.resolve()],
-        programs=request.video,
+        programs=request.video or compiles,
         gpu=request.device.startswith("cuda"),
     )
 
