@@ -140,7 +140,7 @@ def _repair(ask: Ask, reply: Reply, verdict: Verdict | None) -> Ask:
 
 def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener: Listener) -> dict[str, Reply]:
     """A reply for each ask, by ask id: the stored one, else the designer's, which is stored as it arrives."""
-    known = archive.replies()
+    known = archive.replies([ask.ask_id for ask in asks])
     missing = [ask for ask in asks if ask.ask_id not in known]
     archive.add_asks(missing)
     wanted = {ask.ask_id for ask in missing}

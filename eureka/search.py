@@ -13,6 +13,7 @@ so a search may be killed at any moment and resumed: finished trainings and paid
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from tasks.registry import absolute_ref, make
 
 __all__ = ["CONFIG_FILE", "Listener", "SearchConfig", "SearchResult", "load_config", "run_search", "start_folder"]
 
+REPORT_PAUSE = 20.0
+"""Between two pages at least this many times as long as one takes to write."""
 _SAMPLE_WORLDS = (64, 192)  # the two batch sizes that a program is tried at
 
 
@@ -101,6 +104,8 @@ class _Search:
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
         self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
+        self._report_due = 0.0
+        self._earlier: list[Candidate] = []  # of the generations that are over
         self._note_start()
 
     def _note_start(self) -> None:
@@ -125,10 +130,21 @@ class _Search:
         self.archive.set_meta("state", "stopped")
         write_report(self.folder)
 
+    def _report(self) -> None:
+        """Bring the page up to date, if that is not most of what the search does: it is written whole, and grows."""
+        began = time.monotonic()
+        if began >= self._report_due:
+            write_report(self.folder)
+            ended = time.monotonic()
+            self._report_due = ended + REPORT_PAUSE * (ended - began)
+
     def run_generation(self, generation: int) -> None:
         """One generation, from prompts to fitness."""
         self.listener.generation_started(generation, self.config.generations)
-        earlier = [c for c in self.archive.candidates() if c.generation < generation]
+        done = {c.generation for c in self._earlier}
+        for number in range(1, generation):  # read once: a long search would read most of its time
+            self._earlier += [] if number in done else self.archive.candidates(number)
+        earlier = list(self._earlier)
         parent = best(earlier)
         candidates = self._open_candidates(generation, parent)
         contexts = {c.candidate_id: self._context(generation, c.index, parent, earlier) for c in candidates}
@@ -142,17 +158,17 @@ class _Search:
             folder=self.folder,
             listener=self.listener,
         )
-        write_report(self.folder)
+        self._report()
         self._train([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)])
 
-        now_best = self.archive.best()
+        now_best = best([*earlier, *self.archive.candidates(generation)])
         improved = now_best is not None and now_best.generation == generation
         if self.archive.meta(f"generation_{generation}_done") is None:
             self.archive.set_meta(f"generation_{generation}_done", True)
             verb = "improved the best fitness" if improved else "did not improve the best fitness"
             self.archive.add_event("generation", f"generation {generation} {verb}")
         self.listener.generation_ended(generation, now_best, improved)
-        write_report(self.folder)
+        self._report()
 
     def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
@@ -199,7 +215,7 @@ class _Search:
             if len(results[name]) == self.config.seeds_per_candidate:
                 settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
                 self.archive.put_candidate(settled, run_id=training.run_id)
-                write_report(self.folder)
+                self._report()
 
         trainings = [self._training(c, number) for c in candidates for number in range(self.config.seeds_per_candidate)]
         run_trainings(trainings, self.executor, self.listener, on_result)
