@@ -161,10 +161,15 @@ class Archive:
         rows = [(name,) for name in ask_ids]
         self._db.write(lambda db: _many(db, "DELETE FROM replies WHERE ask_id=?", rows))
 
-    def replies(self) -> dict[str, Reply]:
-        """All replies by ask id."""
+    def replies(self, ask_ids: Sequence[str] | None = None) -> dict[str, Reply]:
+        """Replies by ask id: all, or those to some asks that there are."""
         fields = "ask_id, text, outcome, model, tokens_in, tokens_out, cost, latency_s, error"
-        return {row["ask_id"]: Reply(**dict(row)) for row in self._db.execute(f"SELECT {fields} FROM replies")}
+        statement = f"SELECT {fields} FROM replies"
+        if ask_ids is None:
+            rows = self._db.execute(statement).fetchall()
+        else:
+            rows = [row for name in ask_ids for row in self._db.execute(f"{statement} WHERE ask_id=?", (name,))]
+        return {row["ask_id"]: Reply(**dict(row)) for row in rows}
 
     def tokens_used(self) -> int:
         """Tokens of all replies, prompts included; replies without a count add nothing."""

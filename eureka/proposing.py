@@ -37,11 +37,14 @@ class Gate:
     table: SignalTable
     samples: tuple[Signals, ...]
     """Signals of real rollouts at different numbers of worlds."""
+    num_envs: int = 0
+    """Worlds of the trainings: memory and work of a program are bounded there. 0: as the gate itself does."""
 
     def judge(self, replies: dict[str, Reply]) -> dict[str, Verdict]:
         """Verdicts by ask id on replies by ask id; one trial process for all."""
         order = list(replies)
-        verdicts = admit_many([replies[name].text or "" for name in order], self.table, self.samples)
+        texts = [replies[name].text or "" for name in order]
+        verdicts = admit_many(texts, self.table, self.samples, num_envs=self.num_envs)
         return dict(zip(order, verdicts, strict=True))
 
 
@@ -145,7 +148,7 @@ def _repair(ask: Ask, reply: Reply, verdict: Verdict | None) -> Ask:
 
 def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener: Listener) -> dict[str, Reply]:
     """A reply for each ask, by ask id: the stored one, else the designer's, which is stored as it arrives."""
-    known = archive.replies()
+    known = archive.replies(_attempt(asks))
     if all(ask.ask_id in known for ask in asks) and _only_outages(asks, known):
         # A kill came before these were dropped, below.
         archive.drop_replies(ask.ask_id for ask in asks)
@@ -184,13 +187,17 @@ def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener
 
 def _only_outages(asks: Sequence[Ask], replies: dict[str, Reply]) -> bool:
     """Whether a generation's attempt brought nothing but outages; replies to asks of it that are settled count too."""
-    settled = [
+    names = {ask.ask_id for ask in asks}.union(name for name in _attempt(asks) if name in replies)
+    return all(replies[name].outcome in OUTAGES for name in names)
+
+
+def _attempt(asks: Sequence[Ask]) -> list[str]:
+    """Ids of all asks of the generation's attempt that these belong to, those that are settled included."""
+    return [
         ask_id(candidate_id(ask.context.generation, index), ask.attempt)
         for ask in asks[:1]
         for index in range(ask.context.samples)
     ]
-    names = {ask.ask_id for ask in asks}.union(name for name in settled if name in replies)
-    return all(replies[name].outcome in OUTAGES for name in names)
 
 
 def _settle(candidate: Candidate, reply: Reply, verdict: Verdict | None, attempt: int) -> Candidate:

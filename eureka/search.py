@@ -14,6 +14,7 @@ so a search may be killed at any moment and resumed: finished trainings and paid
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,8 @@ from tasks.registry import absolute_ref, make
 
 __all__ = ["CONFIG_FILE", "Listener", "SearchConfig", "SearchResult", "load_config", "run_search", "start_folder"]
 
+REPORT_PAUSE, GENERATION_PAUSE = 20.0, 4.0
+"""Between two pages at least this many times as long as one takes to write; less where a generation has ended."""
 _SAMPLE_WORLDS = (64, 192)  # the two batch sizes that a program is tried at
 
 
@@ -109,9 +112,11 @@ class _Search:
         self.archive = Archive(folder / DATABASE, patience=self.patience)
         self.view = prompts.TaskView.of(self.task)
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
-        self.gate = Gate(self.task.signal_table, tuple(states))
+        self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.twins = Twins(folder)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
+        self._report_ended = self._report_took = 0.0
+        self._earlier: list[Candidate] = []  # of the generations that are over
         self._note_start()
 
     def _note_start(self) -> None:
@@ -140,10 +145,18 @@ class _Search:
     def _write_report(self) -> Path:
         return self.patience.until_done("report.html", lambda: write_report(self.folder))
 
+    def _report(self, pause: float = REPORT_PAUSE) -> None:
+        """Bring the page up to date, if that is not most of what the search does: it is written whole, and grows."""
+        began = time.monotonic()
+        if began >= self._report_ended + pause * self._report_took:
+            self._write_report()
+            self._report_ended = time.monotonic()
+            self._report_took = self._report_ended - began
+
     def run_generation(self, generation: int) -> None:
         """One generation, from prompts to fitness."""
         self.listener.generation_started(generation, self.config.generations)
-        earlier = [c for c in self.archive.candidates() if c.generation < generation]
+        earlier = self._before(generation)
         parent = best(earlier)
         candidates = self._open_candidates(generation, parent)
         contexts = {c.candidate_id: self._context(generation, c.index, parent, earlier) for c in candidates}
@@ -158,18 +171,28 @@ class _Search:
             listener=self.listener,
             patience=self.patience,
         )
-        self._write_report()
-        self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)])
+        self._report()
+        self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)], generation)
         self._confirm(generation)
 
-        now_best = self.archive.best()
+        now_best = best(self._until(generation))
         improved = now_best is not None and now_best.generation == generation
         if self.archive.meta(f"generation_{generation}_done") is None:
             verb = "improved the best fitness" if improved else "did not improve the best fitness"
             done = {f"generation_{generation}_done": True}
             self.archive.note(done, "generation", f"generation {generation} {verb}")
         self.listener.generation_ended(generation, now_best, improved)
-        self._write_report()
+        self._report(GENERATION_PAUSE)
+
+    def _before(self, generation: int) -> list[Candidate]:
+        """All candidates of the generations before, which are read once: a long search would read most of its time."""
+        known = {c.generation for c in self._earlier}
+        for number in range(1, generation):
+            self._earlier += [] if number in known else self.archive.candidates(number)
+        return list(self._earlier)
+
+    def _until(self, generation: int) -> list[Candidate]:
+        return [*self._before(generation), *self.archive.candidates(generation)]
 
     def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
@@ -201,18 +224,15 @@ class _Search:
             seed=self.config.seed,
         )
 
-    def _train_generation(self, survivors: list[Candidate]) -> None:
+    def _train_generation(self, survivors: list[Candidate], generation: int) -> None:
         """Train what the gate took; of candidates whose rewards compute the same, the first one for all."""
-        everyone = self.archive.candidates()
-        firsts = {c.candidate_id: self.twins.first_of(c, everyone) for c in survivors}
-        own = [c for c in survivors if firsts[c.candidate_id] is None]
-        self._start_training(own)
-        state = {c.candidate_id: c for c in self.archive.candidates()}
+        firsts = self.twins.firsts(self._until(generation))
+        self._start_training([c for c in survivors if c.candidate_id not in firsts])
+        state = {c.candidate_id: c for c in self._until(generation)}
         for candidate in survivors:
-            first = firsts[candidate.candidate_id]
-            if first is None:
+            if candidate.candidate_id not in firsts:
                 continue
-            first = state[first.candidate_id]
+            first = state[firsts[candidate.candidate_id]]
             if follows(first):
                 self.listener.say(f"{candidate.candidate_id} computes the same as {first.candidate_id}: trained once")
                 self.archive.put_candidate(as_twin(candidate, first))
@@ -238,7 +258,7 @@ class _Search:
             if len(results[name]) == seeds:
                 settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
                 self.archive.put_candidate(settled, run_id=training.run_id)
-                self._write_report()
+                self._report()
 
         trainings = [self._training(c, number) for c in candidates for number in range(seeds)]
         run_trainings(trainings, self.executor, self.listener, on_result)
@@ -248,7 +268,7 @@ class _Search:
         one (the winner's curse), and would be every later program's parent."""
         seeds = self.config.seeds_per_candidate + self.config.confirm_seeds
         while True:
-            so_far = [c for c in self.archive.candidates() if c.generation <= generation]
+            so_far = self._until(generation)
             self._update_twins(so_far)
             waiting = unconfirmed(so_far, self.config.confirm, seeds)
             if not waiting:
@@ -256,6 +276,8 @@ class _Search:
             names = ", ".join(c.candidate_id for c in waiting)
             self.listener.say(f"generation {generation}: {names} on {self.config.confirm_seeds} further seeds")
             self._train(waiting, seeds)
+            if any(c.generation < generation for c in waiting):
+                self._earlier.clear()
 
     def _update_twins(self, candidates: list[Candidate]) -> None:
         """What further seeds said of a candidate holds for those that compute the same."""

@@ -10,6 +10,7 @@ from eureka.candidate import Candidate, Status
 from eureka.proposing import stored_graph
 from rewards.graph import GraphError, read_graph
 
+_ADMITTED = (Status.ACCEPTED, Status.TRAINING, Status.TRAINED, Status.FAILED)
 _OF_THE_INFRASTRUCTURE = ("error", "time_limit")
 """Failures that another training of the same reward need not share."""
 
@@ -23,31 +24,37 @@ class Twins:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._digests: dict[str, str] = {}
+        self._digests: dict[str, str | None] = {}
+        """Of each candidate; each graph is read once."""
+        self._firsts: dict[str, tuple[int, int, str]] = {}
+        """Digest -> generation, index and id of the first candidate that has it."""
 
-    def first_of(self, candidate: Candidate, earlier: Iterable[Candidate]) -> Candidate | None:
-        """The first of `earlier` whose graph equals the candidate's and that is no twin itself; None without one."""
-        wanted = self._digest(candidate.candidate_id)
-        if wanted is None:
-            return None
-        place = (candidate.generation, candidate.index)
-        same = [
-            c
-            for c in earlier
-            if (c.generation, c.index) < place and c.equal_to is None and self._digest(c.candidate_id) == wanted
-        ]
-        return min(same, key=lambda c: (c.generation, c.index), default=None)
+    def firsts(self, candidates: Iterable[Candidate]) -> dict[str, str]:
+        """Candidate -> the first that computes the same, by ids; those that are the first themselves are left out.
+
+        Args:
+            candidates: All of a search so far, or those that are new since the last call.
+        """
+        candidates = [c for c in candidates if c.status in _ADMITTED]
+        for candidate in candidates:
+            if candidate.candidate_id not in self._digests:
+                digest = self._digests[candidate.candidate_id] = self._digest(candidate.candidate_id)
+                if digest is not None:
+                    place = (candidate.generation, candidate.index, candidate.candidate_id)
+                    self._firsts[digest] = min(self._firsts.get(digest, place), place)
+        found = {}
+        for candidate in candidates:
+            digest = self._digests[candidate.candidate_id]
+            if digest is not None and self._firsts[digest][2] != candidate.candidate_id:
+                found[candidate.candidate_id] = self._firsts[digest][2]
+        return found
 
     def _digest(self, name: str) -> str | None:
-        known = self._digests.get(name)
-        graph = stored_graph(self._folder, name) if known is None else None
-        if graph is None:
-            return known
+        graph = stored_graph(self._folder, name)
         try:
-            self._digests[name] = read_graph(graph).sha256()
+            return None if graph is None else read_graph(graph).sha256()
         except GraphError:
             return None  # damaged: the training traces the program again, and no twin is known
-        return self._digests[name]
 
 
 def follows(first: Candidate) -> bool:

@@ -11,7 +11,8 @@ after one call. Axes: N worlds. Not covered: an index that leaves its range for 
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,21 @@ from torch import fx
 
 from rewards.graph import GraphError, Node, Ref, RewardGraph, Size, references
 from rewards.operators import FACTORIES, binding, is_view, overload
+from rewards.shapes import Form, contiguous, of_meta, quick
 
 PEAK_LIMIT_BYTES = 4 * 2**30
 """Most memory that a reward may need at once, besides its inputs."""
 WORK_LIMIT_PER_WORLD = 1_000_000
 """Most elementary operations for one world's reward; the built-in rewards need some hundred."""
 
+_TAKE_NUMBERS = frozenset(
+    {"add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor"}
+    | {f"{name}.Scalar" for name in ("lt", "le", "gt", "ge", "eq", "ne")}
+)
+_CONVERSIONS = {torch.float32: "float", torch.bool: "bool", torch.int64: "long", torch.int32: "int"}
+
 Function = Callable[..., tuple[torch.Tensor, ...]]
+_Values = Sequence[Any] | Mapping[int, Any]  # whatever stands for the values of a graph, by number
 
 
 @dataclass(frozen=True)
@@ -45,24 +54,24 @@ def measure(graph: RewardGraph, worlds: int) -> Need:
     Raises:
         GraphError: an operator does not work on its arguments, or makes other shapes than the graph claims.
     """
-    values: list[torch.Tensor] = [torch.empty(worlds, dims, device="meta") for _, dims in graph.inputs]
-    values += [torch.empty(item.shape, dtype=item.dtype, device="meta") for item in graph.constants]
+    values = [Form(torch.float32, (worlds, dims), (dims, 1)) for _, dims in graph.inputs]
+    values += [Form(item.dtype, item.shape, contiguous(item.shape)) for item in graph.constants]
     owner, freed = _lifetimes(graph)
     sizes: dict[int, int] = {}
     live = peak = operations = 0
     for place, node in enumerate(graph.nodes):
-        outputs = _run_meta(node, place, values, worlds)
+        outputs = _forms(node, place, values, worlds)
         for number, output in enumerate(outputs, start=len(values)):
             if owner[number] == number:
-                sizes[number] = output.numel() * output.element_size()
+                sizes[number] = _numbers(output) * output.dtype.itemsize
                 live += sizes[number]
         operations += _operations(node, [values[value] for value in references([node.args, node.kwargs])], outputs)
         values += outputs
         peak = max(peak, live)
         live -= sum(sizes.pop(number, 0) for number in freed[place])
     for name, value in [("total", graph.total), *graph.components]:
-        if tuple(values[value].shape) != (worlds,) or values[value].dtype != torch.float32:
-            raise GraphError(f"reward graph: '{name}' is {tuple(values[value].shape)}, expected ({worlds},) float32.")
+        if values[value].sizes != (worlds,) or values[value].dtype != torch.float32:
+            raise GraphError(f"reward graph: '{name}' is {values[value].sizes}, expected ({worlds},) float32.")
     return Need(peak, operations)
 
 
@@ -95,32 +104,66 @@ def interpret(graph: RewardGraph, inputs: Sequence[torch.Tensor]) -> tuple[torch
 def rebuild(graph: RewardGraph, worlds: int, device: torch.device) -> Function:
     """The graph as a function of its inputs in order, returning total and components in order.
 
-    Call it with tensors (worlds, dims) on `device` and without recording gradients. Raises GraphError as
-    `refuse_excess` does.
+    Call it with tensors (worlds, dims) on `device` and without recording gradients. What `vars` of its `__self__`
+    holds are its constants. Raises GraphError as `refuse_excess` does.
     """
     refuse_excess(graph, worlds)
+    module = _written(graph, worlds, device, scalars=device.type == "cpu")
+    constants = types.SimpleNamespace(**dict(module.named_buffers()))  # a module takes 20 times as long to look one up
+    return types.MethodType(type(module).forward, constants)
+
+
+def _written(graph: RewardGraph, worlds: int, device: torch.device, *, scalars: bool) -> fx.GraphModule:
+    """The operators one after the other. `scalars`: numbers beside a tensor are tensors of one number, made once; torch
+    makes one at every call otherwise, which takes as long as the operator itself."""
     written = fx.Graph()
     holder = torch.nn.Module()
-    names = [f"x{place}" for place in range(len(graph.inputs))]
-    values: list[fx.Node] = [written.placeholder(name) for name in names]
+    values = [written.placeholder(f"x{place}") for place in range(len(graph.inputs))]
+    dtypes = [torch.float32] * len(values)
+
+    def held(name: str, tensor: torch.Tensor) -> fx.Node:
+        if not hasattr(holder, name):
+            holder.register_buffer(name, tensor, persistent=False)
+        return written.get_attr(name)
+
     for place, constant in enumerate(graph.constants):
-        holder.register_buffer(f"c{place}", constant.tensor(device), persistent=False)
-        values.append(written.get_attr(f"c{place}"))
+        values.append(held(f"c{place}", constant.tensor(device)))
+        dtypes.append(constant.dtype)
+    made_of: dict[float, fx.Node] = {}
     for node in graph.nodes:
-        args, kwargs = _positional(node, values, worlds), _keywords(node, values, worlds, device)
-        made = written.call_function(_called(node), args, kwargs)
+        args, kwargs = list(_positional(node, values, worlds)), _keywords(node, values, worlds, device)
+        number = _beside_a_tensor(node, dtypes) if scalars else None
+        if number is not None:
+            if number not in made_of:
+                made_of[number] = held(f"s{len(made_of)}", torch.tensor(number, dtype=torch.float32, device=device))
+            args[1] = made_of[number]
+        made = _call(written, node, args, kwargs)
         outputs = [written.call_function(_item, (made, place)) for place in range(len(node.outputs))]
         if not node.many:
             written.erase_node(outputs[0])
             outputs = [made]
         values += outputs
+        dtypes += [dtype for dtype, _ in node.outputs]
     written.output(tuple(values[value] for value in graph.results))
     written.eliminate_dead_code()
-    return fx.GraphModule(holder, written, class_name="Reward").forward
+    return fx.GraphModule(holder, written, class_name="Reward")
 
 
-def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float) -> tuple[Function, str]:
-    """The function compiled by inductor and "", or the function as it was and why.
+def _beside_a_tensor(node: Node, dtypes: Sequence[torch.dtype]) -> float | None:
+    """The number that an operator takes as its second argument, where a float32 tensor of it gives the same bits."""
+    if node.operator not in _TAKE_NUMBERS or len(node.args) != 2 or node.kwargs or not isinstance(node.args[0], Ref):
+        return None
+    number = node.args[1]
+    if isinstance(number, bool) or not isinstance(number, int | float) or dtypes[node.args[0].value] != torch.float32:
+        return None
+    exact = abs(number) <= 2**24 if isinstance(number, int) else abs(number) <= torch.finfo(torch.float32).max
+    return float(number) if exact else None
+
+
+def compiled(
+    graph: RewardGraph, function: Function, inputs: Sequence[torch.Tensor], limit_s: float
+) -> tuple[Function, str]:
+    """A graph compiled by inductor for such inputs and "", or `function` and why.
 
     A compilation that is not ready after `limit_s` seconds goes on in its thread, for which the process waits at its
     end, and is never used. Compiled values differ from uncompiled ones by rounding.
@@ -131,14 +174,17 @@ def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float)
     def compile_it() -> None:
         try:
             with torch.no_grad():
-                module: Any = function.__self__  # type: ignore[attr-defined]
-                fast: Any = torch._inductor.compile(module, list(inputs))
+                module: Any = _written(graph, inputs[0].shape[0], inputs[0].device, scalars=False)
+                # Headers compiled ahead lie in a folder of all processes, which a confined one may not write.
+                with torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):
+                    fast: Any = torch._inductor.compile(module, list(inputs))
                 fast(*inputs)
             ready.append(fast)
         except Exception as error:  # a missing compiler, an operator that inductor does not have, ...
             failure.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
     import torch._inductor
+    import torch._inductor.config
 
     thread = threading.Thread(target=compile_it)  # ended in the middle, it would abort the process
     thread.start()
@@ -147,6 +193,15 @@ def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float)
         return ready[0], ""
     reason = failure[0] if failure else f"not ready after {limit_s:g} s"
     return function, f"the reward runs uncompiled: {reason}"
+
+
+def _call(written: fx.Graph, node: Node, args: list[Any], kwargs: dict[str, Any]) -> fx.Node:
+    """An operator, called by the quickest way to it."""
+    if node.operator == "_to_copy.default" and set(kwargs) == {"dtype"}:
+        return written.call_method(_CONVERSIONS[kwargs["dtype"]], (args[0],))
+    if node.operator in ("sum.dim_IntList", "mean.dim") and isinstance(args[1], list) and len(args[1]) == 1:
+        args[1] = args[1][0]
+    return written.call_function(_called(node), tuple(args), kwargs)
 
 
 def _called(node: Node) -> Callable[..., Any]:
@@ -167,7 +222,7 @@ def _operator(node: Node) -> Any:
     return found
 
 
-def _bound(value: Any, values: Sequence[Any], worlds: int) -> Any:
+def _bound(value: Any, values: _Values, worlds: int) -> Any:
     if isinstance(value, Ref):
         return values[value.value]
     if isinstance(value, Size):
@@ -175,29 +230,45 @@ def _bound(value: Any, values: Sequence[Any], worlds: int) -> Any:
     return [_bound(item, values, worlds) for item in value] if isinstance(value, tuple) else value
 
 
-def _positional(node: Node, values: Sequence[Any], worlds: int) -> tuple[Any, ...]:
+def _positional(node: Node, values: _Values, worlds: int) -> tuple[Any, ...]:
     return tuple(_bound(value, values, worlds) for value in node.args)
 
 
-def _keywords(node: Node, values: Sequence[Any], worlds: int, device: torch.device | str) -> dict[str, Any]:
+def _keywords(node: Node, values: _Values, worlds: int, device: torch.device | str) -> dict[str, Any]:
     kwargs = {key: _bound(value, values, worlds) for key, value in node.kwargs.items()}
     made = {"device": device, "dtype": node.outputs[0][0]} if node.operator in FACTORIES else {}
     return kwargs | made
 
 
-def _run_meta(node: Node, place: int, values: Sequence[torch.Tensor], worlds: int) -> list[torch.Tensor]:
-    try:
-        made = _operator(node)(*_positional(node, values, worlds), **_keywords(node, values, worlds, "meta"))
-    except Exception as error:
-        words = " ".join(str(error).split())[:160]
-        raise GraphError(f"reward graph: node {place}, '{node.operator}': {type(error).__name__}: {words}") from None
-    outputs = list(made) if isinstance(made, tuple | list) else [made]
-    came = [(output.dtype, tuple(output.shape)) for output in outputs]
+def _forms(node: Node, place: int, values: Sequence[Form], worlds: int) -> list[Form]:
+    """What an operator makes, compared with what the graph claims."""
+    form = quick(node.operator, _positional(node, values, worlds), _keywords(node, values, worlds, "meta"))
+    made = [form] if form is not None else _run_meta(node, place, values, worlds)
+    came = [(form.dtype, form.sizes) for form in made]
     claimed = [(dtype, tuple(size.at(worlds) for size in shape)) for dtype, shape in node.outputs]
     if came != claimed:
         message = f"makes {came!s:.120} for {worlds} worlds, not {claimed!s:.120}."
         raise GraphError(f"reward graph: node {place}, '{node.operator}': {message}")
-    return outputs
+    return made
+
+
+def _run_meta(node: Node, place: int, values: Sequence[Form], worlds: int) -> list[Form]:
+    used = {number: _without_memory(values[number]) for number in references([node.args, node.kwargs])}
+    try:
+        made = _operator(node)(*_positional(node, used, worlds), **_keywords(node, used, worlds, "meta"))
+    except Exception as error:
+        words = " ".join(str(error).split())[:160]
+        raise GraphError(f"reward graph: node {place}, '{node.operator}': {type(error).__name__}: {words}") from None
+    return [of_meta(output) for output in (made if isinstance(made, tuple | list) else [made])]
+
+
+def _without_memory(form: Form) -> torch.Tensor:
+    assert form.strides is not None, "with plain sizes strides are plain numbers"
+    return torch.empty_strided(form.sizes, form.strides, dtype=form.dtype, device="meta")
+
+
+def _numbers(form: Form) -> int:
+    return math.prod(form.sizes)
 
 
 def _lifetimes(graph: RewardGraph) -> tuple[list[int], list[list[int]]]:
@@ -217,10 +288,10 @@ def _lifetimes(graph: RewardGraph) -> tuple[list[int], list[list[int]]]:
     return owner, freed
 
 
-def _operations(node: Node, read: Sequence[torch.Tensor], made: Sequence[torch.Tensor]) -> int:
-    numbers = sum(tensor.numel() for tensor in [*read, *made])
+def _operations(node: Node, read: Sequence[Form], made: Sequence[Form]) -> int:
+    numbers = sum(_numbers(form) for form in [*read, *made])
     if node.operator.split(".")[0] in ("mm", "bmm", "addmm", "baddbmm", "mv"):
-        numbers += made[0].numel() * read[-2].shape[-1]
+        numbers += _numbers(made[0]) * read[-2].sizes[-1]
     if node.operator.split(".")[0] in ("sort", "topk", "median"):
-        numbers *= max(1, math.ceil(math.log2(max(2, read[0].shape[-1] if read[0].dim() else 1))))
+        numbers *= max(1, math.ceil(math.log2(max(2, read[0].sizes[-1] if read[0].sizes else 1))))
     return numbers

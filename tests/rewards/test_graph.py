@@ -198,6 +198,52 @@ def test_other_graphs_have_other_hashes(changed: tuple[str, str]) -> None:
     assert digest(plain) != digest(plain.replace(*changed))
 
 
+def test_a_change_in_place_inside_torch_is_a_new_value() -> None:
+    """cosine_similarity of a constant clamps norms in place where only it sees them."""
+    text = program("total = torch.cosine_similarity(torso_velocity_w, torch.tensor([[1.0, 2.0, 0.0]]), dim=-1)")
+    batch = signals(40)
+    batch["torso_velocity_w"][:3] = 0.0
+    total = RewardFunction(read_graph(graph_of(text)))(batch)[0]
+    v = batch["torso_velocity_w"].double()
+    by_hand = (v[:, 0] + 2 * v[:, 1]) / (v.norm(dim=-1).clamp(min=1e-8) * 5**0.5)
+    assert torch.allclose(total.double(), by_hand, atol=1e-6) and not total[:3].any()
+
+
+def test_a_change_in_place_that_another_tensor_shows_is_refused() -> None:
+    """Where `functionalize` is not there to follow views, a view would keep its old value."""
+    recorder_sees = record.__globals__["_Recorder"]
+
+    def run(change: Callable[[torch.Tensor], object]) -> dict[str, Any]:
+        def inside(x: torch.Tensor) -> object:
+            made = torch.ops.aten.exp.default(x)
+            return change(made)
+
+        shapes = record.__globals__["Symbolic"]()
+        with shapes.mode, torch.no_grad():
+            recorder = recorder_sees(shapes)
+            x = recorder.argument(0, 3)
+            with recorder:
+                total = inside(x)
+            return {"nodes": recorder.nodes, "total": recorder.result("total", total)}
+
+    def alone(made: torch.Tensor) -> torch.Tensor:
+        return made.clamp_min_(2.0)[:, 0]
+
+    def shown(made: torch.Tensor) -> torch.Tensor:
+        column = made[:, 0]
+        made.clamp_min_(2.0)
+        return column
+
+    def by_view(made: torch.Tensor) -> torch.Tensor:
+        made[:, 0].clamp_min_(2.0)
+        return made[:, 0]
+
+    assert [item["op"] for item in run(alone)["nodes"]][:2] == ["exp.default", "clamp_min.default"]
+    for change in (shown, by_view):
+        with pytest.raises(Untraceable):
+            run(change)
+
+
 # -- memory and work
 
 
@@ -219,6 +265,24 @@ def test_pairs_of_worlds_are_refused_before_they_are_made() -> None:
         rebuild(graph, 65_536, torch.device("cpu"))
     with pytest.raises(RewardError, match="GiB"):
         RewardFunction(graph)({name: tensor.expand(65_536, -1) for name, tensor in signals(1).items()})
+
+
+@pytest.mark.parametrize(
+    ("line", "products"),
+    [
+        ("b = torch.einsum('ni,ij->nj', actions, torch.ones(2, 50))", 2 * 50),
+        ("b = torch.einsum('ni,nj->nij', actions, actions).flatten(1)", 2 * 2),
+        ("b = actions @ torch.ones(2, 50)", 2 * 50),
+        ("b = torch.matmul(actions.unsqueeze(1).expand(-1, 7, -1), torch.ones(2, 9)).flatten(1)", 7 * 2 * 9),
+        ("b = torch.bmm(actions.unsqueeze(2), actions.unsqueeze(1)).flatten(1)", 2 * 2),
+    ],
+)
+def test_the_work_of_products_is_known_from_their_shapes(line: str, products: int) -> None:
+    """At least the multiplications, and at most those with every number read or written a few times."""
+    graph = read_graph(graph_of(program(line, "total = total + b.sum(dim=-1)")))
+    for worlds in (64, 65_536):
+        operations = measure(graph, worlds).operations
+        assert products * worlds <= operations <= 12 * products * worlds + 60 * worlds + 10_000
 
 
 def test_too_much_work_is_refused() -> None:
@@ -344,6 +408,6 @@ def test_compilation_that_takes_too_long_falls_back_and_says_so() -> None:
     batch = signals(16)
     inputs = [batch[name] for name, _ in graph.inputs]
     plain = rebuild(graph, 16, torch.device("cpu"))
-    function, note = compiled(plain, inputs, limit_s=0.0)
+    function, note = compiled(graph, plain, inputs, limit_s=0.0)
     assert function is plain and "uncompiled: not ready after 0 s" in note
     assert all(map(torch.equal, function(*inputs), interpret(graph, inputs)))
