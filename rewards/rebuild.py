@@ -11,7 +11,7 @@ after one call. Axes: N worlds. Not covered: an index that leaves its range for 
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import fx
 
 from rewards.graph import GraphError, Node, Ref, RewardGraph, Size, references
 from rewards.operators import FACTORIES, binding, is_view, overload
+from rewards.shapes import Form, contiguous, of_meta, quick
 
 PEAK_LIMIT_BYTES = 4 * 2**30
 """Most memory that a reward may need at once, besides its inputs."""
@@ -27,6 +28,7 @@ WORK_LIMIT_PER_WORLD = 1_000_000
 """Most elementary operations for one world's reward; the built-in rewards need some hundred."""
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
+_Values = Sequence[Any] | Mapping[int, Any]  # whatever stands for the values of a graph, by number
 
 
 @dataclass(frozen=True)
@@ -45,24 +47,24 @@ def measure(graph: RewardGraph, worlds: int) -> Need:
     Raises:
         GraphError: an operator does not work on its arguments, or makes other shapes than the graph claims.
     """
-    values: list[torch.Tensor] = [torch.empty(worlds, dims, device="meta") for _, dims in graph.inputs]
-    values += [torch.empty(item.shape, dtype=item.dtype, device="meta") for item in graph.constants]
+    values = [Form(torch.float32, (worlds, dims), (dims, 1)) for _, dims in graph.inputs]
+    values += [Form(item.dtype, item.shape, contiguous(item.shape)) for item in graph.constants]
     owner, freed = _lifetimes(graph)
     sizes: dict[int, int] = {}
     live = peak = operations = 0
     for place, node in enumerate(graph.nodes):
-        outputs = _run_meta(node, place, values, worlds)
+        outputs = _forms(node, place, values, worlds)
         for number, output in enumerate(outputs, start=len(values)):
             if owner[number] == number:
-                sizes[number] = output.numel() * output.element_size()
+                sizes[number] = _numbers(output) * output.dtype.itemsize
                 live += sizes[number]
         operations += _operations(node, [values[value] for value in references([node.args, node.kwargs])], outputs)
         values += outputs
         peak = max(peak, live)
         live -= sum(sizes.pop(number, 0) for number in freed[place])
     for name, value in [("total", graph.total), *graph.components]:
-        if tuple(values[value].shape) != (worlds,) or values[value].dtype != torch.float32:
-            raise GraphError(f"reward graph: '{name}' is {tuple(values[value].shape)}, expected ({worlds},) float32.")
+        if values[value].sizes != (worlds,) or values[value].dtype != torch.float32:
+            raise GraphError(f"reward graph: '{name}' is {values[value].sizes}, expected ({worlds},) float32.")
     return Need(peak, operations)
 
 
@@ -167,7 +169,7 @@ def _operator(node: Node) -> Any:
     return found
 
 
-def _bound(value: Any, values: Sequence[Any], worlds: int) -> Any:
+def _bound(value: Any, values: _Values, worlds: int) -> Any:
     if isinstance(value, Ref):
         return values[value.value]
     if isinstance(value, Size):
@@ -175,29 +177,45 @@ def _bound(value: Any, values: Sequence[Any], worlds: int) -> Any:
     return [_bound(item, values, worlds) for item in value] if isinstance(value, tuple) else value
 
 
-def _positional(node: Node, values: Sequence[Any], worlds: int) -> tuple[Any, ...]:
+def _positional(node: Node, values: _Values, worlds: int) -> tuple[Any, ...]:
     return tuple(_bound(value, values, worlds) for value in node.args)
 
 
-def _keywords(node: Node, values: Sequence[Any], worlds: int, device: torch.device | str) -> dict[str, Any]:
+def _keywords(node: Node, values: _Values, worlds: int, device: torch.device | str) -> dict[str, Any]:
     kwargs = {key: _bound(value, values, worlds) for key, value in node.kwargs.items()}
     made = {"device": device, "dtype": node.outputs[0][0]} if node.operator in FACTORIES else {}
     return kwargs | made
 
 
-def _run_meta(node: Node, place: int, values: Sequence[torch.Tensor], worlds: int) -> list[torch.Tensor]:
-    try:
-        made = _operator(node)(*_positional(node, values, worlds), **_keywords(node, values, worlds, "meta"))
-    except Exception as error:
-        words = " ".join(str(error).split())[:160]
-        raise GraphError(f"reward graph: node {place}, '{node.operator}': {type(error).__name__}: {words}") from None
-    outputs = list(made) if isinstance(made, tuple | list) else [made]
-    came = [(output.dtype, tuple(output.shape)) for output in outputs]
+def _forms(node: Node, place: int, values: Sequence[Form], worlds: int) -> list[Form]:
+    """What an operator makes, compared with what the graph claims."""
+    form = quick(node.operator, _positional(node, values, worlds), _keywords(node, values, worlds, "meta"))
+    made = [form] if form is not None else _run_meta(node, place, values, worlds)
+    came = [(form.dtype, form.sizes) for form in made]
     claimed = [(dtype, tuple(size.at(worlds) for size in shape)) for dtype, shape in node.outputs]
     if came != claimed:
         message = f"makes {came!s:.120} for {worlds} worlds, not {claimed!s:.120}."
         raise GraphError(f"reward graph: node {place}, '{node.operator}': {message}")
-    return outputs
+    return made
+
+
+def _run_meta(node: Node, place: int, values: Sequence[Form], worlds: int) -> list[Form]:
+    used = {number: _without_memory(values[number]) for number in references([node.args, node.kwargs])}
+    try:
+        made = _operator(node)(*_positional(node, used, worlds), **_keywords(node, used, worlds, "meta"))
+    except Exception as error:
+        words = " ".join(str(error).split())[:160]
+        raise GraphError(f"reward graph: node {place}, '{node.operator}': {type(error).__name__}: {words}") from None
+    return [of_meta(output) for output in (made if isinstance(made, tuple | list) else [made])]
+
+
+def _without_memory(form: Form) -> torch.Tensor:
+    assert form.strides is not None, "with plain sizes strides are plain numbers"
+    return torch.empty_strided(form.sizes, form.strides, dtype=form.dtype, device="meta")
+
+
+def _numbers(form: Form) -> int:
+    return math.prod(form.sizes)
 
 
 def _lifetimes(graph: RewardGraph) -> tuple[list[int], list[list[int]]]:
@@ -217,10 +235,10 @@ def _lifetimes(graph: RewardGraph) -> tuple[list[int], list[list[int]]]:
     return owner, freed
 
 
-def _operations(node: Node, read: Sequence[torch.Tensor], made: Sequence[torch.Tensor]) -> int:
-    numbers = sum(tensor.numel() for tensor in [*read, *made])
+def _operations(node: Node, read: Sequence[Form], made: Sequence[Form]) -> int:
+    numbers = sum(_numbers(form) for form in [*read, *made])
     if node.operator.split(".")[0] in ("mm", "bmm", "addmm", "baddbmm", "mv"):
-        numbers += made[0].numel() * read[-2].shape[-1]
+        numbers += _numbers(made[0]) * read[-2].sizes[-1]
     if node.operator.split(".")[0] in ("sort", "topk", "median"):
-        numbers *= max(1, math.ceil(math.log2(max(2, read[0].shape[-1] if read[0].dim() else 1))))
+        numbers *= max(1, math.ceil(math.log2(max(2, read[0].sizes[-1] if read[0].sizes else 1))))
     return numbers

@@ -18,15 +18,16 @@ from typing import Any, NoReturn
 
 import torch
 from torch._dynamo.source import LocalSource
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from rewards.expressions import Violation
-from rewards.graph import FORMAT, MAX_CONSTANT_NUMBERS, MAX_NODES
+from rewards.graph import FORMAT, MAX_CONSTANT_NUMBERS, MAX_NODES, Size
 from rewards.numbering import flat, numbered
 from rewards.operators import DROPPED_ARGUMENTS, DTYPES, MEMORY_FORMATS, overload
 from rewards.result import one_line, structure_problem
+from rewards.shapes import Form, quick
 from rewards.trace import PROGRAM_NAME, Program, program_line
 
 WORLDS_HINT = 8_209
@@ -34,14 +35,10 @@ WORLDS_HINT = 8_209
 FOLDED_NUMBERS = 1024
 """Largest result of constants alone that is computed once and kept."""
 
+_CPU = torch.device("cpu")
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _FORMAT_NAMES = {memory_format: name for name, memory_format in MEMORY_FORMATS.items()}
 _SAME = frozenset({"lift_fresh.default", "lift_fresh_copy.default", "detach.default", "alias.default"})
-_SLOW_POINTWISE = frozenset(
-    f"{name}.default"
-    for name in ("clamp", "clamp_min", "clamp_max", "softplus", "elu", "celu", "gelu", "silu", "mish", "hardtanh",
-                 "hardsigmoid", "hardswish", "leaky_relu", "square")
-) | {"pow.Tensor_Scalar"}  # fmt: skip
 _WORLDS_HINT = "tensors hold all worlds already: no loop, branch or number may depend on how many there are"
 _VALUE_HINT = "use torch.where for decisions and torch.stack to join tensors"
 _MASK_HINT = "use torch.where(mask, a, b)"
@@ -77,9 +74,9 @@ def record(program: Program, inputs: Sequence[tuple[str, int]]) -> dict[str, Any
     with mode, torch.no_grad():
         symbol = shapes.create_symbol(WORLDS_HINT, source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None)
         worlds = shapes.create_symintnode(symbol, hint=WORLDS_HINT, source=source)
-        arguments = [torch.empty(worlds, dims) for _, dims in inputs]  # pyright: ignore[reportArgumentType]
         shapes.guards = _Guards()
-        recorder = _Recorder(symbol, arguments)
+        recorder = _Recorder(mode, symbol, worlds)
+        arguments = [recorder.argument(place, dims) for place, (_, dims) in enumerate(inputs)]
         result = _run(program, arguments, recorder)
         if problem := structure_problem(result):
             raise Untraceable(0, "T202", problem, "return the same form for every number of worlds")
@@ -139,26 +136,31 @@ class _Recorder(TorchDispatchMode):
     """Writes down every operator with its arguments as plain data. Values are numbered as in `rewards.graph`, but
     each of its own list: ("input" | "constant" | "node", place[, output])."""
 
-    def __init__(self, symbol: Any, arguments: Sequence[torch.Tensor]) -> None:
+    def __init__(self, mode: FakeTensorMode, symbol: Any, worlds: Any) -> None:
         super().__init__()
         self.constants: list[dict[str, Any]] = []
         self.nodes: list[dict[str, Any]] = []
         self.refusal: Untraceable | None = None
-        self._symbol = symbol
+        self._mode, self._symbol, self._worlds = mode, symbol, worlds
         self._kept: list[torch.Tensor] = []  # an id means its tensor as long as that lives
         self._references: dict[int, list[Any]] = {}
+        self._forms: dict[int, Form] = {}
+        self._templates: dict[Form, torch.Tensor] = {}
         self._known: dict[str, list[list[Any]]] = {}
         self._values: list[torch.Tensor] = []  # of the constants
         self._numbers = 0
-        for place, tensor in enumerate(arguments):
-            self._name(tensor, ["input", place])
+
+    def argument(self, place: int, dims: int) -> torch.Tensor:
+        """The program's argument of that place: (N, dims)."""
+        tensor = self._tensor(Form(torch.float32, (Size(0, 1), dims), (dims, 1)))
+        self._name(tensor, ["input", place])
+        return tensor
 
     def result(self, name: str, value: torch.Tensor) -> list[Any]:
         """The reference of a result that has one number per world, whatever their number."""
-        wanted = [{"n": [0, 1]}]
-        shape = [self._size(size) for size in value.shape]
-        if shape != wanted or value.dtype != torch.float32:
-            sizes = [size if isinstance(size, int) else _words(*size["n"]) for size in shape]
+        shape = self._form(value).sizes
+        if shape != (Size(0, 1),) or value.dtype != torch.float32:
+            sizes = [size if isinstance(size, int) else _words(*size) for size in shape]
             form = f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
             message = f"'{name}' is {form} {value.dtype} for N worlds; expected (N,) torch.float32."
             raise Untraceable(0, "T214", message, "let the shape follow from the arguments' shapes")
@@ -182,7 +184,8 @@ class _Recorder(TorchDispatchMode):
             self._refuse("T210", "the shape of a result depends on values (a mask selects rows).", _MASK_HINT)
         if name == "index_put.default":
             return self._write_by_index(func, args, kwargs)
-        output: Any = _shaped(name, func, args, kwargs)
+        form = quick(name, self._formed(args), {key: self._formed(value) for key, value in kwargs.items()})
+        output: Any = func(*args, **kwargs) if form is None else self._tensor(form)
         if name in _SAME or _changes_nothing(name, args, kwargs, output):
             self._name(output, self._reference(args[0]))
             return output
@@ -197,6 +200,7 @@ class _Recorder(TorchDispatchMode):
         if folded is not None:
             self._name(outputs[0], self._constant(folded))
             return output
+        forms = [self._form(item) for item in outputs]
         node = {
             "op": name,
             "args": [self._encode(name, value) for value in args],
@@ -205,7 +209,9 @@ class _Recorder(TorchDispatchMode):
                 for key, value in kwargs.items()
                 if key not in DROPPED_ARGUMENTS and value is not None
             },
-            "out": [[self._dtype(item.dtype), [self._size(size) for size in item.shape]] for item in outputs],
+            "out": [
+                [self._dtype(item.dtype), [_size_data(size) for size in self._form(item).sizes]] for item in outputs
+            ],
         }
         key = json.dumps([node["op"], node["args"], node["kwargs"]], sort_keys=True)
         if key not in self._known:
@@ -286,7 +292,7 @@ class _Recorder(TorchDispatchMode):
         if isinstance(value, list | tuple):
             return [self._encode(operator, item) for item in value]
         if isinstance(value, torch.SymInt):
-            return self._size(value)
+            return _size_data(self._size(value))
         if isinstance(value, torch.dtype):
             return {"dtype": self._dtype(value)}
         if isinstance(value, torch.memory_format):
@@ -301,13 +307,53 @@ class _Recorder(TorchDispatchMode):
             return value
         return self._refuse("T214", f"'{operator}' is given a number made of the number of worlds.", _WORLDS_HINT)
 
-    def _size(self, size: Any) -> Any:
-        """A size as a number, or as {"n": [a, b]} for a + b N."""
+    def _form(self, tensor: torch.Tensor) -> Form:
+        """What is known of a tensor; refuses a size that is not in proportion to the number of worlds."""
+        known = self._forms.get(id(tensor))
+        if known is None:
+            sizes = tuple(self._size(size) for size in tensor.shape)
+            known = Form(tensor.dtype, sizes, self._strides(tensor))
+            self._kept.append(tensor)
+            self._forms[id(tensor)] = known
+        return known
+
+    def _strides(self, tensor: torch.Tensor) -> tuple[Any, ...] | None:
+        strides = tensor.stride()
+        if not all(isinstance(step, int) or step.node.expr == self._symbol for step in strides):
+            return None
+        return tuple(step if isinstance(step, int) else Size(0, 1) for step in strides)
+
+    def _formed(self, value: Any) -> Any:
+        """An argument as `rewards.shapes.quick` wants it."""
+        if isinstance(value, torch.Tensor):
+            return self._form(value)
+        if isinstance(value, torch.SymInt) and value.node.expr == self._symbol:
+            return Size(0, 1)
+        return [self._formed(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def _tensor(self, form: Form) -> torch.Tensor:
+        """A tensor without values. Those of one form are copies of one: a symbolic size takes long to make."""
+        template = self._templates.get(form)
+        if template is None:
+            sizes, strides = ([self._symbolic(item) for item in part] for part in (form.sizes, form.strides or ()))
+            with _disable_current_modes():
+                template = torch.empty_strided(sizes, strides, dtype=form.dtype, device="meta")
+            self._templates[form] = template
+        made = FakeTensor(self._mode, template, _CPU)
+        self._kept.append(made)
+        self._forms[id(made)] = form
+        return made
+
+    def _symbolic(self, size: Any) -> Any:
+        return size.offset + size.slope * self._worlds if isinstance(size, Size) else size
+
+    def _size(self, size: Any) -> int | Size:
+        """A size as a number, or as a + b N."""
         if not isinstance(size, torch.SymInt):
             return int(size)
         expression = size.node.expr
         if expression == self._symbol:
-            return {"n": [0, 1]}
+            return Size(0, 1)
         if expression.is_number:
             return int(expression)
         expanded = expression.expand()
@@ -316,7 +362,7 @@ class _Recorder(TorchDispatchMode):
         if not (slope.is_Integer and offset.is_Integer):
             message = f"a size is not in proportion to the number of worlds: {expression}."
             self._refuse("T211", message, "a (N,) and a (N, 1) tensor were combined? Take columns by x[:, 0]")
-        return {"n": [int(offset), int(slope)]}
+        return Size(int(offset), int(slope))
 
     def _dtype(self, dtype: torch.dtype) -> str:
         if dtype not in _DTYPE_NAMES:
@@ -336,25 +382,16 @@ class _Recorder(TorchDispatchMode):
         raise Untraceable(running_line(), code, message, hint)
 
 
-def _shaped(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operator's result: a shape. Some operators take torch ten times as long as others to find the same."""
-    if args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float32:
-        rest = [*args[1:], *kwargs.values()]
-        if name in _SLOW_POINTWISE and not any(isinstance(value, torch.Tensor | torch.SymInt) for value in rest):
-            return torch.ops.aten.mul.Tensor(args[0], 2.0)
-        if name == "linalg_vector_norm.default" and len(args) in (3, 4) and args[2] and not kwargs:
-            return torch.ops.aten.sum.dim_IntList(args[0], *args[2:4])
-        if name in ("maximum.default", "minimum.default") and args[1].dtype == torch.float32:
-            return torch.ops.aten.sub.Tensor(*args)
-    return func(*args, **kwargs)
-
-
 def _changes_nothing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
     """A slice of everything, or a conversion to what the tensor is already."""
     if name == "slice.Tensor":
         whole = len(args) < 3 or (args[2] in (None, 0) and (len(args) < 4 or args[3] in (None, sys.maxsize)))
         return whole and (len(args) < 5 or args[4] == 1)
     return name == "_to_copy.default" and output.dtype == args[0].dtype and kwargs.get("memory_format") is None
+
+
+def _size_data(size: int | Size) -> Any:
+    return {"n": [*size]} if isinstance(size, Size) else size
 
 
 def _words(offset: int, slope: int) -> str:
