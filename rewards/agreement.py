@@ -81,6 +81,8 @@ def _compare(
         message = f"on {state} the components have other names."
         yield Violation(lines[""], "T216", message, "return the same form always")
         return
+    if _all_well([*expected.values()], values, again):
+        return
     scale = max([1e-6, *(float(v[torch.isfinite(v)].abs().max()) for v in values if torch.isfinite(v).any())])
     for (name, value), came, repeated in zip(expected.items(), values, again, strict=True):
         line, what = lines.get(name, lines[""]), "the total" if name == "total" else f"component '{name}'"
@@ -92,6 +94,14 @@ def _compare(
             broken = int((~torch.isfinite(value)).sum())
             message = f"{what} is not finite in {broken} of {len(value)} worlds on {state}."
             yield Violation(line, "T206", message, _FINITE_HINT)
+
+
+def _all_well(expected: Sequence[Any], values: Sequence[torch.Tensor], again: Sequence[torch.Tensor]) -> bool:
+    """Whether all results are equal bit by bit and finite, in a few operators; what is not is looked at one by one."""
+    if not all(came.shape == value.shape for came, value in zip(expected, values, strict=True)):
+        return False
+    came, first, second = torch.stack([*expected]), torch.stack([*values]), torch.stack([*again])
+    return torch.equal(came, first) and torch.equal(first, second) and bool(torch.isfinite(first).all())
 
 
 def _close(a: torch.Tensor, b: torch.Tensor, scale: float) -> bool:

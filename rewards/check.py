@@ -5,19 +5,20 @@ This module holds the rules for the program as a whole (size, identifiers, entry
 """
 
 import ast
+import functools
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rewards import allowed
 from rewards.dry_run import dry_run
 from rewards.expressions import Violation
 from rewards.rules import Rules
 from rewards.scopes import Scope, assigned_names
-from rewards.source import ENTRY_POINT, MAX_PROGRAM_CHARS, ProgramSyntaxError, entry_points, parse
+from rewards.source import ENTRY_POINT, MAX_PROGRAM_CHARS, ProgramSyntaxError, entry_points, parsed
 from tasks.errors import UserError, did_you_mean
-from tasks.signals import SignalTable
+from tasks.signals import Signal, SignalTable
 
 __all__ = ["ENTRY_POINT", "RULES", "Violation", "check", "entry_arguments"]
 
@@ -35,6 +36,7 @@ MAX_COMPONENTS = 32
 """Most components of one reward: each is a line in the reflection that a designer reads."""
 COMPONENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """What a component may be called."""
+_NAME_FIELDS = frozenset({"id", "arg", "attr", "name", "asname", "module"})
 _REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 RULES = {
@@ -73,23 +75,34 @@ def check(text: str, table: SignalTable) -> list[Violation]:
     """Every violation of a program, sorted by line; an empty list admits it to the trial.
 
     Never raises on account of the text, whatever it holds. A text that does not parse, or is too large to
-    walk, has that one violation.
+    walk, has that one violation. The latest programs' answers are remembered: the gate, the trial and whoever runs a
+    program each ask for themselves.
     """
+    return list(_checked(text, tuple(table)))
+
+
+@functools.lru_cache(maxsize=32)
+def _checked(text: str, signals: tuple[Signal, ...]) -> tuple[Violation, ...]:
+    return tuple(_violations(text, SignalTable(signals)))
+
+
+def _violations(text: str, table: SignalTable) -> list[Violation]:
     if len(text) > MAX_PROGRAM_CHARS:
         message = f"the program has {len(text)} characters; the limit is {MAX_PROGRAM_CHARS}."
         return [Violation(0, "R102", message, "write a shorter program")]
     try:
-        tree = parse(text)
+        tree = parsed(text)
     except ProgramSyntaxError as error:
         hint = "send a complete, correctly indented Python program"
         return [Violation(error.line, "R101", f"{error.message}.", hint)]
-    if size := _too_large(tree):
+    nodes: list[ast.AST] = []
+    if size := _too_large(tree, nodes):
         return [Violation(0, "R102", size, "write a shorter program")]
-    if long := list(_long_names(tree)):
+    if long := list(_long_names(nodes)):
         return long[:MAX_VIOLATIONS]
     bindings: dict[str, str | None] = dict(allowed.PRELUDE)
     imported: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             found, _ = allowed.import_bindings(node)
             bindings.update(found)
@@ -99,23 +112,25 @@ def check(text: str, table: SignalTable) -> list[Violation]:
     rules.visit(tree)
     violations = set(rules.violations)
     violations.update(_foreign_identifiers(text))
-    violations.update(_recursion(tree, rules.calls))
-    violations.update(_entry_point(tree, table))
+    violations.update(_recursion(nodes, rules.calls))
+    violations.update(_entry_point(tree, nodes, table))
     if not violations:
         violations.update(dry_run(tree, bindings, dims))
     return sorted(violations)[:MAX_VIOLATIONS]
 
 
+@functools.lru_cache(maxsize=32)
 def entry_arguments(text: str) -> tuple[str, ...]:
     """Names of the entry point's arguments in order. Raises UserError if the text has not exactly one entry
     point."""
-    found = entry_points(parse(text))
+    found = entry_points(parsed(text))
     if len(found) != 1:
         raise UserError(f"expected one function named {ENTRY_POINT} in the reward program, found {len(found)}.")
     return tuple(argument.arg for argument in [*found[0].args.posonlyargs, *found[0].args.args])
 
 
-def _too_large(tree: ast.Module) -> str:
+def _too_large(tree: ast.Module, nodes: list[ast.AST]) -> str:
+    """What is too large, "" for nothing; `nodes` then holds every node, in the order of `ast.walk`."""
     count, functions = 0, 0
     level: list[ast.AST] = [tree]
     for depth in range(MAX_DEPTH + 2):
@@ -123,6 +138,7 @@ def _too_large(tree: ast.Module) -> str:
         if count > MAX_NODES:
             return f"the program has more than {MAX_NODES} syntax nodes."
         functions += sum(isinstance(node, ast.FunctionDef | ast.Lambda) for node in level)
+        nodes += level
         if functions > MAX_FUNCTIONS:
             return f"the program has more than {MAX_FUNCTIONS} functions."
         level = [child for node in level for child in ast.iter_child_nodes(node)]
@@ -133,12 +149,12 @@ def _too_large(tree: ast.Module) -> str:
     return f"the program is nested more than {MAX_DEPTH} levels deep."
 
 
-def _long_names(tree: ast.Module) -> Iterator[Violation]:
+def _long_names(nodes: Sequence[ast.AST]) -> Iterator[Violation]:
     line = 0
-    for node in ast.walk(tree):
+    for node in nodes:
         line = getattr(node, "lineno", line)
-        for field in ("id", "arg", "attr", "name", "asname", "module"):
-            name = getattr(node, field, None)
+        for field in _NAME_FIELDS.intersection(node._fields):
+            name = getattr(node, field)
             if isinstance(name, str) and len(name) > MAX_NAME_CHARS:
                 message = f"the name that begins with {name[:40]!a} has {len(name)} letters."
                 yield Violation(line, "R102", message, f"choose a name of at most {MAX_NAME_CHARS} letters")
@@ -147,6 +163,8 @@ def _long_names(tree: ast.Module) -> Iterator[Violation]:
 def _foreign_identifiers(text: str) -> Iterator[Violation]:
     """Identifiers outside ASCII: Python folds look-alikes into ASCII names, a reader does not. And marks that
     make an editor show a line in another order than Python reads it."""
+    if text.isascii():
+        return
     for number, line in enumerate(text.split("\n"), 1):
         if _REORDERS.search(line):
             yield Violation(number, "R113", "this line holds marks that reorder what is shown.", "remove them")
@@ -162,8 +180,8 @@ def _foreign_identifiers(text: str) -> Iterator[Violation]:
         yield Violation(0, "R101", f"the text cannot be split into tokens ({error}).", "write plain Python")
 
 
-def _recursion(tree: ast.Module, calls: dict[str, set[str]]) -> Iterator[Violation]:
-    for node in ast.walk(tree):
+def _recursion(nodes: Sequence[ast.AST], calls: dict[str, set[str]]) -> Iterator[Violation]:
+    for node in nodes:
         if not isinstance(node, ast.FunctionDef):
             continue
         reached: set[str] = set()
@@ -177,7 +195,7 @@ def _recursion(tree: ast.Module, calls: dict[str, set[str]]) -> Iterator[Violati
             yield Violation(node.lineno, "R111", f"the function '{node.name}' ends up calling itself.", hint)
 
 
-def _entry_point(tree: ast.Module, table: SignalTable) -> Iterator[Violation]:
+def _entry_point(tree: ast.Module, nodes: Sequence[ast.AST], table: SignalTable) -> Iterator[Violation]:
     found = entry_points(tree)
     if not found:
         functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -189,7 +207,7 @@ def _entry_point(tree: ast.Module, table: SignalTable) -> Iterator[Violation]:
         return
     for again in found[1:]:
         yield Violation(again.lineno, "R122", f"'{ENTRY_POINT}' is defined a second time.", "keep one of them")
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and node.id == ENTRY_POINT and isinstance(node.ctx, ast.Store):
             yield Violation(node.lineno, "R122", f"'{ENTRY_POINT}' is assigned again.", "choose another name")
     entry = found[0]

@@ -209,9 +209,7 @@ class _Recorder(TorchDispatchMode):
                 for key, value in kwargs.items()
                 if key not in DROPPED_ARGUMENTS and value is not None
             },
-            "out": [
-                [self._dtype(item.dtype), [_size_data(size) for size in self._form(item).sizes]] for item in outputs
-            ],
+            "out": [[self._dtype(form.dtype), [_size_data(size) for size in form.sizes]] for form in forms],
         }
         key = json.dumps([node["op"], node["args"], node["kwargs"]], sort_keys=True)
         if key not in self._known:

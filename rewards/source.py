@@ -6,6 +6,7 @@ nothing is judged here: what a program may contain is the business of `rewards.c
 """
 
 import ast
+import functools
 import hashlib
 import re
 import textwrap
@@ -101,6 +102,12 @@ def parse(text: str) -> ast.Module:
         raise ProgramSyntaxError("the program is nested too deeply for the parser", 0) from None
     except ValueError as error:  # null bytes, lone surrogates
         raise ProgramSyntaxError(f"the text holds characters that no program can hold ({error})", 0) from None
+
+
+@functools.lru_cache(maxsize=8)
+def parsed(text: str) -> ast.Module:
+    """`parse`, remembered for the latest programs; a tree that nobody may change."""
+    return parse(text)
 
 
 def entry_points(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -18,7 +18,7 @@ import torch
 from rewards import allowed
 from rewards.check import ENTRY_POINT
 from rewards.result import RewardError, one_line, refuse_unchecked
-from rewards.source import parse
+from rewards.source import parse, parsed
 from tasks.signals import SignalTable
 
 PROGRAM_NAME = "<reward>"
@@ -37,7 +37,7 @@ def _execute(text: str) -> Program:
     tree = ast.fix_missing_locations(_Strip().visit(parse(text)))
     builtin = {name: getattr(builtins, name) for name in allowed.BUILTINS}
     namespace: dict[str, object] = {"__builtins__": {**builtin, "__import__": _import_for_torch}}
-    namespace.update(_imports(parse(text)))
+    namespace.update(_imports(parsed(text)))
     try:
         code = compile(tree, PROGRAM_NAME, "exec", dont_inherit=True)
         with torch.no_grad():

@@ -11,21 +11,20 @@ Axes: N worlds. Not covered: inputs that are not finite.
 
 import ast
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rewards.agreement import graph_of
 from rewards.check import entry_arguments
 from rewards.expressions import Violation
 from rewards.recorder import Untraceable, record
-from rewards.result import RewardError, one_line, storage_of, structure_problem
-from rewards.source import entry_points, parse
-from rewards.trace import PROGRAM_NAME, Program, load_program, program_line
+from rewards.result import RewardError, one_line, structure_problem
+from rewards.source import entry_points, parsed
+from rewards.trace import Program, load_program, program_line
+from rewards.watch import CHANGED_HINT, Watch, changed
 from tasks.signals import Signals, SignalTable
 
 TRIAL_RULES = {
@@ -51,16 +50,13 @@ TRIAL_RULES = {
 RELATIVE_TOLERANCE = 1e-4
 """Largest relative difference that regrouping worlds may make: vectorised and scalar kernels differ by some
 ulp."""
-MAX_NUMBERS_PER_WORLD = 65_536
-"""Largest intermediate result per world: 1 GB at 4096 worlds."""
 LONE_WORLDS = 16
 """How many worlds are also tried in the company of nothing but a copy of themselves."""
 TRACED_WORLDS = 17
 """Number of worlds of the run before a trace without a trial."""
-TIMING_CALLS = 20
+TIMING_CALLS = 11
 TIMING_LIMIT_S = 0.5
 
-_CHANGED_HINT = "make new tensors: y = x + 1 instead of x += 1, and x.clone() before writing into x"
 _HINTS = (
     (r"Boolean value of Tensor", "use torch.where(condition, a, b), and & | ~ between conditions"),
     (
@@ -74,62 +70,6 @@ _HINTS = (
     (r"not enough memory|allocate", "make smaller tensors"),
     (r"recursion", "a function may not call itself"),
 )
-
-
-class _Watch(TorchDispatchMode):
-    """Sees every operator a program runs and notes those that a trainer cannot have, with the program's
-    line."""
-
-    def __init__(self, worlds: int, square: bool, given: Signals) -> None:
-        super().__init__()
-        self.violations: list[Violation] = []
-        self._given = {storage_of(tensor): name for name, tensor in given.items()}
-        self._worlds = worlds
-        self._square = square  # whether (N, N) can be told from a shape that is so by chance
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operator = func.name().removeprefix("aten::")
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            self._note("T210", f"'{operator}' is random.", "remove the random term")
-        elif torch.Tag.data_dependent_output in func.tags:
-            hint = "use torch.where for decisions and torch.stack to join tensors"
-            self._note("T210", "a tensor is turned into a Python number or truth value.", hint)
-        elif torch.Tag.dynamic_output_shape in func.tags and (operator != "index.Tensor" or _by_mask(args)):
-            hint = "use torch.where(mask, a, b) instead of selecting worlds"
-            self._note("T210", "the shape of a result depends on values (a mask selects rows).", hint)
-        for parameter, value in zip(func._schema.arguments, args, strict=False):
-            if parameter.alias_info is not None and parameter.alias_info.is_write:
-                name = self._given.get(storage_of(value)) if isinstance(value, torch.Tensor) else None
-                if name is not None:
-                    self._note("T208", _changed(name), _CHANGED_HINT)
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                self._size(tensor)
-        return result
-
-    def _size(self, tensor: torch.Tensor) -> None:
-        shape = tuple(tensor.shape)
-        if self._square and shape.count(self._worlds) > 1:
-            hint = "a (N,) and a (N, 1) tensor were combined: take columns by x[:, 0]"
-            self._note("T211", f"an intermediate result has one number for every PAIR of worlds, {shape}.", hint)
-        elif tensor.numel() > MAX_NUMBERS_PER_WORLD * self._worlds:
-            message = f"an intermediate result has {tensor.numel()} numbers, shape {shape}."
-            self._note("T211", message, f"stay below {MAX_NUMBERS_PER_WORLD} numbers per world")
-
-    def _note(self, code: str, message: str, hint: str) -> None:
-        frame: Any = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename != PROGRAM_NAME:
-            frame = frame.f_back
-        self.violations.append(Violation(frame.f_lineno if frame else 0, code, message, hint))
-
-
-def _changed(name: str) -> str:
-    return f"the program changed its argument '{name}' in place."
-
-
-def _by_mask(args: Sequence[Any]) -> bool:
-    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
 
 
 def examine(text: str, table: SignalTable, batches: Sequence[Signals]) -> dict[str, Any]:
@@ -229,15 +169,15 @@ class _Trial:
         given = {name: signals[name].clone() for name in self.inputs}
         versions = {name: tensor._version for name, tensor in given.items()}
         before = len(self.problems)
-        with _Watch(worlds, worlds > 16 and worlds not in widths, given) as watch:
+        with Watch(worlds, worlds > 16 and worlds not in widths, given) as watch:
             result = self._call(program, given)
         self.problems.extend(watch.violations)
         if any(item.code == "T201" for item in self.problems[before:]):
             return ()
         for name, tensor in given.items():
-            changed = tensor._version != versions[name] or not _same(tensor, signals[name])
-            if changed and not any(item.message == _changed(name) for item in watch.violations):
-                self._note(self._line(""), "T208", _changed(name), _CHANGED_HINT)
+            altered = tensor._version != versions[name] or not _same(tensor, signals[name])
+            if altered and not any(item.message == changed(name) for item in watch.violations):
+                self._note(self._line(""), "T208", changed(name), CHANGED_HINT)
         if problem := structure_problem(result):
             hint = "end with: return total, {'component_name': component, ...}"
             self._note(self._line(""), "T202", problem, hint)
@@ -286,11 +226,15 @@ class _Trial:
                 return
         scale = _scale(first)
         mixed: set[str] = set()
-        for kept, variant in _variants(signals, worlds):
+        together = torch.stack([*first.values()])
+        for kept, variant in _variants({name: signals[name] for name in self.inputs}, worlds):
             other = self._values(program, variant)
             if other is None:
                 return
-            mixed |= {name for name, value in first.items() if _differs(value[kept[0]], other[name][kept[1]], scale)}
+            if _differs(together[:, kept[0]], torch.stack([*other.values()])[:, kept[1]], scale):
+                mixed |= {
+                    name for name, value in first.items() if _differs(value[kept[0]], other[name][kept[1]], scale)
+                }
         for name in sorted(mixed):
             message = f"'{name}' of one world changes when only other worlds change."
             hint = "reduce over dim=-1, never over worlds: no x.mean(), x.max(), x.any(), x.sum(dim=0)"
@@ -323,11 +267,11 @@ def _variants(signals: Signals, worlds: int) -> Iterator[tuple[tuple[torch.Tenso
     yield (order, everyone), {name: tensor[order] for name, tensor in signals.items()}
     half = worlds // 2
     for kept, replaced in ((everyone[:half], everyone[half:]), (everyone[half:], everyone[:half])):
-        changed = {name: tensor.clone() for name, tensor in signals.items()}
-        for tensor in changed.values():
+        replaced_rows = {name: tensor.clone() for name, tensor in signals.items()}
+        for tensor in replaced_rows.values():
             rows = kept[torch.randint(len(kept), (len(replaced),), generator=generator)]
             tensor[replaced] = 1.5 * tensor[rows] + 0.25
-        yield (kept, kept), changed
+        yield (kept, kept), replaced_rows
         yield (kept, torch.arange(len(kept))), {name: tensor[kept] for name, tensor in signals.items()}
     # Among many worlds x.any() is always true and x.all() never: worlds that see only their like tell.
     for world in everyone[:: max(1, worlds // LONE_WORLDS)]:
@@ -364,7 +308,7 @@ def _shape_hint(shape: tuple[int, ...], worlds: int) -> str:
 def result_lines(text: str) -> dict[str, int]:
     """Line of each component in the returned dict as far as it is written out; "" is the line of the last
     return."""
-    entry = entry_points(parse(text))[0]
+    entry = entry_points(parsed(text))[0]
     returns = [node for node in ast.walk(entry) if isinstance(node, ast.Return)]
     lines = {"": returns[-1].lineno if returns else entry.lineno}
     for node in ast.walk(entry):
