@@ -7,6 +7,7 @@ of worlds and device, after its memory has been bounded.
 Axes: N worlds. Signals are (N, dims); the total and every component are (N,) float32.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,8 @@ class _Ready:
     run: Function
     constants: frozenset[int]
     """Memory of the constants that it holds."""
-    copied: tuple[bool, ...] | None = None
-    """Which results share memory with something else and are copied; None before the first call."""
+    copied: tuple[int, ...] | None = None
+    """Places of the results that share memory with something else and are copied; None before the first call."""
 
 
 class RewardFunction:
@@ -72,14 +73,19 @@ class RewardFunction:
         if ready is None:
             ready = self._prepare(arguments)
         try:
-            with torch.no_grad():
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    results = ready.run(*arguments)
+            else:
                 results = ready.run(*arguments)
         except Exception as error:
             raise RewardError(type(error).__name__, one_line(error), 0) from error
         if ready.copied is None:
             ready.copied = self._shared(results, arguments, ready.constants)
-        if True in ready.copied:
-            results = [value.clone() if copy else value for value, copy in zip(results, ready.copied, strict=True)]
+        if ready.copied:
+            results = list(results)
+            for place in ready.copied:
+                results[place] = results[place].clone()
         return results[0], dict(zip(self.components, results[1:], strict=True))
 
     def _prepare(self, arguments: list[torch.Tensor]) -> _Ready:
@@ -94,16 +100,19 @@ class RewardFunction:
             run = rebuild(self._graph, worlds, device)
         except GraphError as error:
             raise RewardError("GraphError", str(error), 0) from None
-        constants = frozenset(storage_of(tensor) for tensor in run.__self__.buffers())  # type: ignore[attr-defined]
+        constants = frozenset(storage_of(tensor) for tensor in vars(run.__self__).values())  # type: ignore[attr-defined]
         if self._compile_limit_s is not None:
-            run, self.note = compiled(run, [tensor.detach() for tensor in arguments], self._compile_limit_s)
+            inputs = [tensor.detach() for tensor in arguments]
+            run, self.note = compiled(self._graph, run, inputs, self._compile_limit_s)
+            if self.note:
+                warnings.warn(self.note, stacklevel=2)
         ready = _Ready(run, constants)
         self._ready[worlds, device] = ready
         return ready
 
     def _shared(
         self, results: tuple[torch.Tensor, ...], arguments: list[torch.Tensor], constants: frozenset[int]
-    ) -> tuple[bool, ...]:
+    ) -> tuple[int, ...]:
         """A caller may work in place on a result, so each has to own its memory: which do not, and are copied.
 
         They share it with a signal, a constant of the graph, another result or themselves (an expanded tensor).
@@ -111,11 +120,12 @@ class RewardFunction:
         if problem := tensors_problem((results[0], dict(zip(self.components, results[1:], strict=True))), arguments[0]):
             raise RewardError("ValueError", problem, 0)
         taken = {storage_of(tensor) for tensor in arguments} | constants
-        copied: list[bool] = []
-        for value in [*results[1:], results[0]]:
-            copied.append(storage_of(value) in taken or not value.is_contiguous())
-            taken.add(storage_of(value))
-        return (copied[-1], *copied[:-1])
+        copied: list[int] = []
+        for place in [*range(1, len(results)), 0]:
+            if storage_of(results[place]) in taken or not results[place].is_contiguous():
+                copied.append(place)
+            taken.add(storage_of(results[place]))
+        return tuple(copied)
 
 
 def build_reward(

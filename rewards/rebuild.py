@@ -11,6 +11,7 @@ after one call. Axes: N worlds. Not covered: an index that leaves its range for 
 
 import math
 import threading
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,12 @@ PEAK_LIMIT_BYTES = 4 * 2**30
 """Most memory that a reward may need at once, besides its inputs."""
 WORK_LIMIT_PER_WORLD = 1_000_000
 """Most elementary operations for one world's reward; the built-in rewards need some hundred."""
+
+_TAKE_NUMBERS = frozenset(
+    {"add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor"}
+    | {f"{name}.Scalar" for name in ("lt", "le", "gt", "ge", "eq", "ne")}
+)
+_CONVERSIONS = {torch.float32: "float", torch.bool: "bool", torch.int64: "long", torch.int32: "int"}
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
 _Values = Sequence[Any] | Mapping[int, Any]  # whatever stands for the values of a graph, by number
@@ -97,32 +104,66 @@ def interpret(graph: RewardGraph, inputs: Sequence[torch.Tensor]) -> tuple[torch
 def rebuild(graph: RewardGraph, worlds: int, device: torch.device) -> Function:
     """The graph as a function of its inputs in order, returning total and components in order.
 
-    Call it with tensors (worlds, dims) on `device` and without recording gradients. Raises GraphError as
-    `refuse_excess` does.
+    Call it with tensors (worlds, dims) on `device` and without recording gradients. What `vars` of its `__self__`
+    holds are its constants. Raises GraphError as `refuse_excess` does.
     """
     refuse_excess(graph, worlds)
+    module = _written(graph, worlds, device, scalars=device.type == "cpu")
+    constants = types.SimpleNamespace(**dict(module.named_buffers()))  # a module takes 20 times as long to look one up
+    return types.MethodType(type(module).forward, constants)
+
+
+def _written(graph: RewardGraph, worlds: int, device: torch.device, *, scalars: bool) -> fx.GraphModule:
+    """The operators one after the other. `scalars`: numbers beside a tensor are tensors of one number, made once; torch
+    makes one at every call otherwise, which takes as long as the operator itself."""
     written = fx.Graph()
     holder = torch.nn.Module()
-    names = [f"x{place}" for place in range(len(graph.inputs))]
-    values: list[fx.Node] = [written.placeholder(name) for name in names]
+    values = [written.placeholder(f"x{place}") for place in range(len(graph.inputs))]
+    dtypes = [torch.float32] * len(values)
+
+    def held(name: str, tensor: torch.Tensor) -> fx.Node:
+        if not hasattr(holder, name):
+            holder.register_buffer(name, tensor, persistent=False)
+        return written.get_attr(name)
+
     for place, constant in enumerate(graph.constants):
-        holder.register_buffer(f"c{place}", constant.tensor(device), persistent=False)
-        values.append(written.get_attr(f"c{place}"))
+        values.append(held(f"c{place}", constant.tensor(device)))
+        dtypes.append(constant.dtype)
+    made_of: dict[float, fx.Node] = {}
     for node in graph.nodes:
-        args, kwargs = _positional(node, values, worlds), _keywords(node, values, worlds, device)
-        made = written.call_function(_called(node), args, kwargs)
+        args, kwargs = list(_positional(node, values, worlds)), _keywords(node, values, worlds, device)
+        number = _beside_a_tensor(node, dtypes) if scalars else None
+        if number is not None:
+            if number not in made_of:
+                made_of[number] = held(f"s{len(made_of)}", torch.tensor(number, dtype=torch.float32, device=device))
+            args[1] = made_of[number]
+        made = _call(written, node, args, kwargs)
         outputs = [written.call_function(_item, (made, place)) for place in range(len(node.outputs))]
         if not node.many:
             written.erase_node(outputs[0])
             outputs = [made]
         values += outputs
+        dtypes += [dtype for dtype, _ in node.outputs]
     written.output(tuple(values[value] for value in graph.results))
     written.eliminate_dead_code()
-    return fx.GraphModule(holder, written, class_name="Reward").forward
+    return fx.GraphModule(holder, written, class_name="Reward")
 
 
-def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float) -> tuple[Function, str]:
-    """The function compiled by inductor and "", or the function as it was and why.
+def _beside_a_tensor(node: Node, dtypes: Sequence[torch.dtype]) -> float | None:
+    """The number that an operator takes as its second argument, where a float32 tensor of it gives the same bits."""
+    if node.operator not in _TAKE_NUMBERS or len(node.args) != 2 or node.kwargs or not isinstance(node.args[0], Ref):
+        return None
+    number = node.args[1]
+    if isinstance(number, bool) or not isinstance(number, int | float) or dtypes[node.args[0].value] != torch.float32:
+        return None
+    exact = abs(number) <= 2**24 if isinstance(number, int) else abs(number) <= torch.finfo(torch.float32).max
+    return float(number) if exact else None
+
+
+def compiled(
+    graph: RewardGraph, function: Function, inputs: Sequence[torch.Tensor], limit_s: float
+) -> tuple[Function, str]:
+    """A graph compiled by inductor for such inputs and "", or `function` and why.
 
     A compilation that is not ready after `limit_s` seconds goes on in its thread, for which the process waits at its
     end, and is never used. Compiled values differ from uncompiled ones by rounding.
@@ -133,14 +174,17 @@ def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float)
     def compile_it() -> None:
         try:
             with torch.no_grad():
-                module: Any = function.__self__  # type: ignore[attr-defined]
-                fast: Any = torch._inductor.compile(module, list(inputs))
+                module: Any = _written(graph, inputs[0].shape[0], inputs[0].device, scalars=False)
+                # Headers compiled ahead lie in a folder of all processes, which a confined one may not write.
+                with torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):
+                    fast: Any = torch._inductor.compile(module, list(inputs))
                 fast(*inputs)
             ready.append(fast)
         except Exception as error:  # a missing compiler, an operator that inductor does not have, ...
             failure.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
     import torch._inductor
+    import torch._inductor.config
 
     thread = threading.Thread(target=compile_it)  # ended in the middle, it would abort the process
     thread.start()
@@ -149,6 +193,15 @@ def compiled(function: Function, inputs: Sequence[torch.Tensor], limit_s: float)
         return ready[0], ""
     reason = failure[0] if failure else f"not ready after {limit_s:g} s"
     return function, f"the reward runs uncompiled: {reason}"
+
+
+def _call(written: fx.Graph, node: Node, args: list[Any], kwargs: dict[str, Any]) -> fx.Node:
+    """An operator, called by the quickest way to it."""
+    if node.operator == "_to_copy.default" and set(kwargs) == {"dtype"}:
+        return written.call_method(_CONVERSIONS[kwargs["dtype"]], (args[0],))
+    if node.operator in ("sum.dim_IntList", "mean.dim") and isinstance(args[1], list) and len(args[1]) == 1:
+        args[1] = args[1][0]
+    return written.call_function(_called(node), tuple(args), kwargs)
 
 
 def _called(node: Node) -> Callable[..., Any]:

@@ -100,6 +100,8 @@ class TrainConfig:
     """Iterations between checkpoints; the last iteration is always saved."""
     eval_episodes: int = 64
     """Held-out episodes behind the fitness of the result, one per world."""
+    compile_reward_s: float = 0.0
+    """Seconds that inductor may take to compile the reward (10 to 60 for half the time of a call); 0: not compiled."""
     matmul_precision: str = "highest"
     """float32 matrix products: "highest", or "medium" (bfloat16 where the processor has it; no faster on small
     networks)."""
@@ -108,6 +110,7 @@ class TrainConfig:
         _check_types(self, "")
         _need(self, "", "a whole number of at least 1", lambda v: v >= 1,
               "num_envs", "steps_per_env", "iterations", "save_interval", "eval_episodes")  # fmt: skip
+        _need(self, "", "a number of seconds, or 0", lambda v: v >= 0, "compile_reward_s")
         _choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         if self.num_envs * self.steps_per_env < 2 * self.ppo.num_mini_batches:
             raise UserError(
@@ -157,6 +160,8 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 def from_json(data: Any) -> TrainConfig:
     """The inverse of `to_json`. Raises UserError if a field is unknown, missing, or has a value that cannot
     work."""
+    if isinstance(data, Mapping):
+        data = {"compile_reward_s": 0.0, **data}  # requests of earlier versions do not have it
     values = complete_fields(data, TrainConfig, "config")
     ppo = complete_fields(values.pop("ppo"), PPOConfig, "config.ppo")
     return TrainConfig(**values, ppo=PPOConfig(**_tuples(ppo)))

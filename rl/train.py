@@ -80,7 +80,8 @@ def train(
     task = registry.make(request.task)
     _remove_earlier(run_dir, all_of_it=not resume)
     try:
-        reward = build_reward(request.reward, task.signal_table, request.reward_graph)
+        limit_s = request.config.compile_reward_s or None
+        reward = build_reward(request.reward, task.signal_table, request.reward_graph, compile_limit_s=limit_s)
     except RewardError as error:
         return _refused(request, run_dir, task, "reward_error", reward_error_entry(error))
     except UserError as error:

@@ -9,7 +9,7 @@ the result could be written). A training that was interrupted continues from its
 Fitness is measured by a process of its own (`rl.evaluator`), forked here before the request is read: it has no reward.
 
 The process confines itself (`rewards.confine`) before it trains: it writes RUN_DIR and nothing else, has no network,
-and starts programs only where the request wants a video, which is drawn and encoded by others.
+and starts programs only where the request wants a video, which is drawn and encoded by others, or a compiled reward.
 """
 
 from __future__ import annotations
@@ -170,11 +170,15 @@ def _confine(request: TrainRequest, run_dir: Path) -> None:
     from rewards.sandbox import close_child
 
     close_child()  # it may have traced the reward
+    compiles = request.config.compile_reward_s > 0
+    if compiles:  # in this process, with its files in the one folder that it writes
+        cache = str(run_dir.resolve() / "compiled")
+        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     confine(
         WORKER,
         readable=_files_of(request.task),
         writable=[run_dir.resolve()],
-        programs=request.video,
+        programs=request.video or compiles,
         gpu=request.device.startswith("cuda"),
     )
 

@@ -344,6 +344,6 @@ def test_compilation_that_takes_too_long_falls_back_and_says_so() -> None:
     batch = signals(16)
     inputs = [batch[name] for name, _ in graph.inputs]
     plain = rebuild(graph, 16, torch.device("cpu"))
-    function, note = compiled(plain, inputs, limit_s=0.0)
+    function, note = compiled(graph, plain, inputs, limit_s=0.0)
     assert function is plain and "uncompiled: not ready after 0 s" in note
     assert all(map(torch.equal, function(*inputs), interpret(graph, inputs)))
