@@ -180,7 +180,8 @@ class ExpressionRules(ast.NodeVisitor):
             self.add(node, "R118", "only a named function or a method can be called.", "give the function a name")
             self.visit(function)
         builtin = isinstance(function, ast.Name) and not path and not self._scope.knows(function.id)
-        self._call_arguments(node, bool(path) or isinstance(function, ast.Attribute))
+        method = isinstance(function, ast.Attribute) and function.attr != "update"  # of a dict: any name is a key
+        self._call_arguments(node, bool(path) or method)
         name = function.id if builtin and isinstance(function, ast.Name) else path
         if (name in _TAKES_NUMBERS and builtin) or path.startswith("math."):
             self._needs_number(node, name)
@@ -218,7 +219,8 @@ class ExpressionRules(ast.NodeVisitor):
 
     def _needs_number(self, node: ast.Call, name: str) -> None:
         if any(isinstance(item, ast.Constant) and isinstance(item.value, str) for item in node.args):
-            self.add(node, "R116", f"'{name}' of a text is not allowed.", "write the number itself")
+            hint = "write the number itself; for no bound leave it out, or write 1e9"
+            self.add(node, "R116", f"'{name}' of a text is not allowed.", hint)
         if any(is_tensor(item, self._scope.tensors) for item in node.args):
             bare = name.removeprefix("math.")
             same = f"torch.{bare}" if bare in allowed.TORCH_FUNCTIONS else "the torch function"

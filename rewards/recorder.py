@@ -17,44 +17,27 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch._dynamo.source import LocalSource
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from rewards.expressions import Violation
 from rewards.graph import FORMAT, MAX_CONSTANT_NUMBERS, MAX_NODES, Size
 from rewards.numbering import flat, numbered
-from rewards.operators import DROPPED_ARGUMENTS, DTYPES, MEMORY_FORMATS, overload
+from rewards.operators import DROPPED_ARGUMENTS, DTYPES, MEMORY_FORMATS, is_view, overload
 from rewards.result import one_line, structure_problem
 from rewards.shapes import Form, quick
-from rewards.trace import PROGRAM_NAME, Program, program_line
+from rewards.symbolic import ASK_NO_NUMBER, Symbolic, Untraceable, running_line, size_data
+from rewards.trace import Program, program_line
 
-WORLDS_HINT = 8_209
-"""What N is taken for where torch wants an example: a prime that no program mentions."""
 FOLDED_NUMBERS = 1024
 """Largest result of constants alone that is computed once and kept."""
 
-_CPU = torch.device("cpu")
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _FORMAT_NAMES = {memory_format: name for name, memory_format in MEMORY_FORMATS.items()}
 _SAME = frozenset({"lift_fresh.default", "lift_fresh_copy.default", "detach.default", "alias.default"})
-_WORLDS_HINT = "tensors hold all worlds already: no loop, branch or number may depend on how many there are"
 _VALUE_HINT = "use torch.where for decisions and torch.stack to join tensors"
 _MASK_HINT = "use torch.where(mask, a, b)"
 _CHANGED_HINT = "make new tensors: y = x + 1 instead of x += 1, and x.clone() before writing into x"
 _STATE = "a tensor made at the top level of the program is changed."
 _STATE_HINT = "keep no state: make new tensors inside the function"
-
-
-class Untraceable(Exception):
-    """The program has no graph that holds for every number of worlds."""
-
-    def __init__(self, line: int, code: str, message: str, hint: str, error_type: str = "ValueError") -> None:
-        super().__init__(message)
-        self.violation = Violation(line, code, message, hint)
-        self.error_type = error_type
-        """Class of the exception that the program itself raised, if it did."""
 
 
 def record(program: Program, inputs: Sequence[tuple[str, int]]) -> dict[str, Any]:
@@ -67,15 +50,9 @@ def record(program: Program, inputs: Sequence[tuple[str, int]]) -> dict[str, Any
     Raises:
         Untraceable: with a code of `rewards.trial.TRIAL_RULES` and the program's line.
     """
-    shapes = ShapeEnv()
-    mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
-    mode.cache_enabled = False  # looking symbolic shapes up costs more than computing them
-    source = LocalSource("worlds")
-    with mode, torch.no_grad():
-        symbol = shapes.create_symbol(WORLDS_HINT, source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None)
-        worlds = shapes.create_symintnode(symbol, hint=WORLDS_HINT, source=source)
-        shapes.guards = _Guards()
-        recorder = _Recorder(mode, symbol, worlds)
+    shapes = Symbolic()
+    with shapes.mode, torch.no_grad():
+        recorder = _Recorder(shapes)
         arguments = [recorder.argument(place, dims) for place, (_, dims) in enumerate(inputs)]
         result = _run(program, arguments, recorder)
         if problem := structure_problem(result):
@@ -113,52 +90,36 @@ def _run(program: Program, arguments: Sequence[torch.Tensor], recorder: "_Record
             raise Untraceable(line, "T207", _STATE, _STATE_HINT) from error
         kind = type(error).__name__
         message = f"with an unknown number of worlds: {kind}: {one_line(error)}"
-        raise Untraceable(line, "T214", message, _WORLDS_HINT, kind) from error
-
-
-class _Guards(list[Any]):
-    """What torch had to suppose about N for the program to go on. Nothing may be supposed."""
-
-    def append(self, guard: Any) -> None:
-        message = "a number of worlds decides what the program does, or is written into it."
-        raise Untraceable(running_line(), "T214", message, _WORLDS_HINT)
-
-
-def running_line() -> int:
-    """The innermost line of the reward program that is running; 0 outside."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename != PROGRAM_NAME:
-        frame = frame.f_back
-    return frame.f_lineno if frame is not None else 0
+        raise Untraceable(line, "T214", message, ASK_NO_NUMBER, kind) from error
 
 
 class _Recorder(TorchDispatchMode):
     """Writes down every operator with its arguments as plain data. Values are numbered as in `rewards.graph`, but
     each of its own list: ("input" | "constant" | "node", place[, output])."""
 
-    def __init__(self, mode: FakeTensorMode, symbol: Any, worlds: Any) -> None:
+    def __init__(self, shapes: Symbolic) -> None:
         super().__init__()
         self.constants: list[dict[str, Any]] = []
         self.nodes: list[dict[str, Any]] = []
         self.refusal: Untraceable | None = None
-        self._mode, self._symbol, self._worlds = mode, symbol, worlds
+        self._shapes = shapes
         self._kept: list[torch.Tensor] = []  # an id means its tensor as long as that lives
         self._references: dict[int, list[Any]] = {}
-        self._forms: dict[int, Form] = {}
-        self._templates: dict[Form, torch.Tensor] = {}
+        self._own: set[int] = set()  # tensors that an operator made, by id
+        self._aliased: set[int] = set()  # tensors whose memory another one shows
         self._known: dict[str, list[list[Any]]] = {}
         self._values: list[torch.Tensor] = []  # of the constants
         self._numbers = 0
 
     def argument(self, place: int, dims: int) -> torch.Tensor:
         """The program's argument of that place: (N, dims)."""
-        tensor = self._tensor(Form(torch.float32, (Size(0, 1), dims), (dims, 1)))
+        tensor = self._shapes.tensor(Form(torch.float32, (Size(0, 1), dims), (dims, 1)))
         self._name(tensor, ["input", place])
         return tensor
 
     def result(self, name: str, value: torch.Tensor) -> list[Any]:
         """The reference of a result that has one number per world, whatever their number."""
-        shape = self._form(value).sizes
+        shape = self._shapes.form(value).sizes
         if shape != (Size(0, 1),) or value.dtype != torch.float32:
             sizes = [size if isinstance(size, int) else _words(*size) for size in shape]
             form = f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
@@ -178,29 +139,38 @@ class _Recorder(TorchDispatchMode):
 
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = str(func).removeprefix("aten.")
+        if func.namespace == "aten" and func._schema.is_mutable and id(args[0]) in self._own - self._aliased:
+            return self._in_place(name, func, args, kwargs)
         if func.namespace != "aten" or not (name in _SAME or overload(name)):
             self._refuse_operator(func, name, args)
         if name == "index.Tensor" and any(i is not None and i.dtype == torch.bool for i in args[1]):
             self._refuse("T210", "the shape of a result depends on values (a mask selects rows).", _MASK_HINT)
         if name == "index_put.default":
             return self._write_by_index(func, args, kwargs)
-        form = quick(name, self._formed(args), {key: self._formed(value) for key, value in kwargs.items()})
-        output: Any = func(*args, **kwargs) if form is None else self._tensor(form)
+        form = quick(
+            name, self._shapes.formed(args), {key: self._shapes.formed(value) for key, value in kwargs.items()}
+        )
+        output: Any = func(*args, **kwargs) if form is None else self._shapes.tensor(form)
         if name in _SAME or _changes_nothing(name, args, kwargs, output):
             self._name(output, self._reference(args[0]))
+            self._aliased |= {id(args[0]), id(output)}
             return output
+        if is_view(func):
+            outputs = output if isinstance(output, tuple | list) else [output]
+            self._aliased |= {id(args[0]), *map(id, outputs)}
         return self._append(name, func, args, kwargs, output)
 
     def _append(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         outputs: list[torch.Tensor] = list(output) if isinstance(output, tuple | list) else [output]
         for argument, value in zip(func._schema.arguments, args, strict=False):
             if isinstance(value, torch.SymInt) and str(argument.type) == "number" and not name.startswith("arange"):
-                self._refuse("T214", f"'{name}' is given a number made of the number of worlds.", _WORLDS_HINT)
+                self._refuse("T214", f"'{name}' is given a number made of the number of worlds.", ASK_NO_NUMBER)
         folded = self._folded(func, args, kwargs) if len(outputs) == 1 else None
         if folded is not None:
             self._name(outputs[0], self._constant(folded))
+            self._own.add(id(output))
             return output
-        forms = [self._form(item) for item in outputs]
+        forms = [self._shapes.form(item) for item in outputs]
         node = {
             "op": name,
             "args": [self._encode(name, value) for value in args],
@@ -209,7 +179,7 @@ class _Recorder(TorchDispatchMode):
                 for key, value in kwargs.items()
                 if key not in DROPPED_ARGUMENTS and value is not None
             },
-            "out": [[self._dtype(form.dtype), [_size_data(size) for size in form.sizes]] for form in forms],
+            "out": [[self._dtype(form.dtype), [size_data(size) for size in form.sizes]] for form in forms],
         }
         key = json.dumps([node["op"], node["args"], node["kwargs"]], sort_keys=True)
         if key not in self._known:
@@ -219,7 +189,24 @@ class _Recorder(TorchDispatchMode):
             self.nodes.append({**node, "line": running_line()})
         for item, reference in zip(outputs, self._known[key], strict=True):
             self._name(item, reference)
+        self._own |= {id(item) for item in outputs}
         return output
+
+    def _in_place(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A change in place inside one of torch's own functions: `functionalize` leaves those alone that it does not
+        look into. The tensor was made here and has no views, so that from now on it is simply another value."""
+        packet, _, variant = name.rpartition(".")
+        pure = overload(f"{packet.removesuffix('_')}.{variant}")
+        written = [
+            argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments
+        ]
+        if pure is None or written.count(True) != 1 or not written[0]:
+            self._refuse_operator(func, name, args)
+        made = self._record(pure, args, kwargs)
+        if self._shapes.form(made)[:2] != self._shapes.form(args[0])[:2]:
+            self._refuse_operator(func, name, args)
+        self._name(args[0], self._reference(made))
+        return args[0]
 
     def _write_by_index(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """`x[mask] = v` as a choice between x and v: the write itself would have to count what is true."""
@@ -290,7 +277,7 @@ class _Recorder(TorchDispatchMode):
         if isinstance(value, list | tuple):
             return [self._encode(operator, item) for item in value]
         if isinstance(value, torch.SymInt):
-            return _size_data(self._size(value))
+            return size_data(self._shapes.size(value))
         if isinstance(value, torch.dtype):
             return {"dtype": self._dtype(value)}
         if isinstance(value, torch.memory_format):
@@ -303,64 +290,7 @@ class _Recorder(TorchDispatchMode):
             self._refuse("T215", f"'{operator}' is given the number {value}.", "write finite numbers")
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        return self._refuse("T214", f"'{operator}' is given a number made of the number of worlds.", _WORLDS_HINT)
-
-    def _form(self, tensor: torch.Tensor) -> Form:
-        """What is known of a tensor; refuses a size that is not in proportion to the number of worlds."""
-        known = self._forms.get(id(tensor))
-        if known is None:
-            sizes = tuple(self._size(size) for size in tensor.shape)
-            known = Form(tensor.dtype, sizes, self._strides(tensor))
-            self._kept.append(tensor)
-            self._forms[id(tensor)] = known
-        return known
-
-    def _strides(self, tensor: torch.Tensor) -> tuple[Any, ...] | None:
-        strides = tensor.stride()
-        if not all(isinstance(step, int) or step.node.expr == self._symbol for step in strides):
-            return None
-        return tuple(step if isinstance(step, int) else Size(0, 1) for step in strides)
-
-    def _formed(self, value: Any) -> Any:
-        """An argument as `rewards.shapes.quick` wants it."""
-        if isinstance(value, torch.Tensor):
-            return self._form(value)
-        if isinstance(value, torch.SymInt) and value.node.expr == self._symbol:
-            return Size(0, 1)
-        return [self._formed(item) for item in value] if isinstance(value, list | tuple) else value
-
-    def _tensor(self, form: Form) -> torch.Tensor:
-        """A tensor without values. Those of one form are copies of one: a symbolic size takes long to make."""
-        template = self._templates.get(form)
-        if template is None:
-            sizes, strides = ([self._symbolic(item) for item in part] for part in (form.sizes, form.strides or ()))
-            with _disable_current_modes():
-                template = torch.empty_strided(sizes, strides, dtype=form.dtype, device="meta")
-            self._templates[form] = template
-        made = FakeTensor(self._mode, template, _CPU)
-        self._kept.append(made)
-        self._forms[id(made)] = form
-        return made
-
-    def _symbolic(self, size: Any) -> Any:
-        return size.offset + size.slope * self._worlds if isinstance(size, Size) else size
-
-    def _size(self, size: Any) -> int | Size:
-        """A size as a number, or as a + b N."""
-        if not isinstance(size, torch.SymInt):
-            return int(size)
-        expression = size.node.expr
-        if expression == self._symbol:
-            return Size(0, 1)
-        if expression.is_number:
-            return int(expression)
-        expanded = expression.expand()
-        slope = expanded.coeff(self._symbol, 1)
-        offset = expanded - slope * self._symbol
-        if not (slope.is_Integer and offset.is_Integer):
-            message = f"a size is not in proportion to the number of worlds: {expression}."
-            self._refuse("T211", message, "a (N,) and a (N, 1) tensor were combined? Take columns by x[:, 0]")
-        return Size(int(offset), int(slope))
+        return self._refuse("T214", f"'{operator}' is given a number made of the number of worlds.", ASK_NO_NUMBER)
 
     def _dtype(self, dtype: torch.dtype) -> str:
         if dtype not in _DTYPE_NAMES:
@@ -386,10 +316,6 @@ def _changes_nothing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], o
         whole = len(args) < 3 or (args[2] in (None, 0) and (len(args) < 4 or args[3] in (None, sys.maxsize)))
         return whole and (len(args) < 5 or args[4] == 1)
     return name == "_to_copy.default" and output.dtype == args[0].dtype and kwargs.get("memory_format") is None
-
-
-def _size_data(size: int | Size) -> Any:
-    return {"n": [*size]} if isinstance(size, Size) else size
 
 
 def _words(offset: int, slope: int) -> str:

@@ -198,6 +198,52 @@ def test_other_graphs_have_other_hashes(changed: tuple[str, str]) -> None:
     assert digest(plain) != digest(plain.replace(*changed))
 
 
+def test_a_change_in_place_inside_torch_is_a_new_value() -> None:
+    """cosine_similarity of a constant clamps norms in place where only it sees them."""
+    text = program("total = torch.cosine_similarity(torso_velocity_w, torch.tensor([[1.0, 2.0, 0.0]]), dim=-1)")
+    batch = signals(40)
+    batch["torso_velocity_w"][:3] = 0.0
+    total = RewardFunction(read_graph(graph_of(text)))(batch)[0]
+    v = batch["torso_velocity_w"].double()
+    by_hand = (v[:, 0] + 2 * v[:, 1]) / (v.norm(dim=-1).clamp(min=1e-8) * 5**0.5)
+    assert torch.allclose(total.double(), by_hand, atol=1e-6) and not total[:3].any()
+
+
+def test_a_change_in_place_that_another_tensor_shows_is_refused() -> None:
+    """Where `functionalize` is not there to follow views, a view would keep its old value."""
+    recorder_sees = record.__globals__["_Recorder"]
+
+    def run(change: Callable[[torch.Tensor], object]) -> dict[str, Any]:
+        def inside(x: torch.Tensor) -> object:
+            made = torch.ops.aten.exp.default(x)
+            return change(made)
+
+        shapes = record.__globals__["Symbolic"]()
+        with shapes.mode, torch.no_grad():
+            recorder = recorder_sees(shapes)
+            x = recorder.argument(0, 3)
+            with recorder:
+                total = inside(x)
+            return {"nodes": recorder.nodes, "total": recorder.result("total", total)}
+
+    def alone(made: torch.Tensor) -> torch.Tensor:
+        return made.clamp_min_(2.0)[:, 0]
+
+    def shown(made: torch.Tensor) -> torch.Tensor:
+        column = made[:, 0]
+        made.clamp_min_(2.0)
+        return column
+
+    def by_view(made: torch.Tensor) -> torch.Tensor:
+        made[:, 0].clamp_min_(2.0)
+        return made[:, 0]
+
+    assert [item["op"] for item in run(alone)["nodes"]][:2] == ["exp.default", "clamp_min.default"]
+    for change in (shown, by_view):
+        with pytest.raises(Untraceable):
+            run(change)
+
+
 # -- memory and work
 
 
