@@ -37,11 +37,14 @@ class Gate:
     table: SignalTable
     samples: tuple[Signals, ...]
     """Signals of real rollouts at different numbers of worlds."""
+    num_envs: int = 0
+    """Worlds of the trainings: memory and work of a program are bounded there. 0: as the gate itself does."""
 
     def judge(self, replies: dict[str, Reply]) -> dict[str, Verdict]:
         """Verdicts by ask id on replies by ask id; one trial process for all."""
         order = list(replies)
-        verdicts = admit_many([replies[name].text or "" for name in order], self.table, self.samples)
+        texts = [replies[name].text or "" for name in order]
+        verdicts = admit_many(texts, self.table, self.samples, num_envs=self.num_envs)
         return dict(zip(order, verdicts, strict=True))
 
 

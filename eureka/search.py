@@ -109,7 +109,7 @@ class _Search:
         self.archive = Archive(folder / DATABASE, patience=self.patience)
         self.view = prompts.TaskView.of(self.task)
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
-        self.gate = Gate(self.task.signal_table, tuple(states))
+        self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.twins = Twins(folder)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
         self._note_start()

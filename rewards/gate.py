@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from rewards.check import RULES, check
 from rewards.expressions import Violation
+from rewards.graph import GraphError, read_graph
+from rewards.rebuild import refuse_excess
 from rewards.sandbox import run_trials
 from rewards.source import EXTRACTION_CODES, ExtractionError, RewardSource, extract
 from rewards.trial import TRIAL_RULES
@@ -104,6 +106,7 @@ def admit_many(
     *,
     origins: Sequence[str] | None = None,
     timeout_s: float = 20.0,
+    num_envs: int = 0,
 ) -> list[Verdict]:
     """Judge replies, with one child process for all their trials; verdicts in the order of the replies.
 
@@ -111,6 +114,8 @@ def admit_many(
         samples: batches of signals from real rollouts, best of two sizes; see `rewards.sandbox.run_trials`.
         origins: where each reply came from, kept in its source.
         timeout_s: seconds that each trial may take.
+        num_envs: worlds of the training to come: a program that would need too much memory or work there is refused
+            here, from the shapes in its graph. Every program is looked at for 4096 worlds at least.
 
     Raises:
         UserError: samples that do not fit the table, or a trial process that does not start. Never on account
@@ -129,10 +134,24 @@ def admit_many(
             sources[index] = found
     reports = run_trials([source.text for source in sources.values()], table, samples, timeout_s) if sources else []
     for (index, source), report in zip(sources.items(), reports, strict=True):
+        if excess := _excess(report.graph, num_envs):
+            verdicts[index] = Verdict(False, source, "trial", (excess,), report.components, None)
+            continue
         stage: Stage = "accepted" if report.ok else "trial"
         clock = report.time_per_call_s
         verdicts[index] = Verdict(report.ok, source, stage, report.problems, report.components, clock, report.graph)
     return [verdicts[index] for index in range(len(replies))]
+
+
+def _excess(graph: dict[str, Any] | None, num_envs: int) -> Violation | None:
+    """What is too large about an accepted graph for so many worlds; allocates nothing."""
+    if graph is None or num_envs <= 0:
+        return None
+    try:
+        refuse_excess(read_graph(graph), num_envs)
+    except GraphError as error:
+        return Violation(0, "T211", str(error), "make smaller tensors and fewer operations for each world")
+    return None
 
 
 def _extracted(reply: str, origin: str) -> RewardSource | Verdict:

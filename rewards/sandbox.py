@@ -223,10 +223,13 @@ class _Server:
     def ask(self, jobs: Sequence[str], timeout_s: float) -> _Answer:
         """Send jobs, of which the last is answered. After a fault the server is closed."""
         os.truncate(self._said, 0)
-        answer: Any = "end"
-        with contextlib.suppress(BrokenPipeError):  # then it has ended, which the answer tells
-            self._send(jobs)
-            answer = self._next(timeout_s)
+        # A child that does not read (stopped, or stuck) would hold up whoever writes more than a pipe takes.
+        sender = threading.Thread(target=self._send, args=(jobs,), daemon=True)
+        sender.start()
+        answer = self._next(timeout_s)
+        if isinstance(answer, dict):
+            sender.join(timeout_s)
+            self.samples = jobs[0] if len(jobs) > 1 else self.samples
         if isinstance(answer, dict) and answer.get("kind") == "verdict" and isinstance(answer.get("verdict"), dict):
             if not hasattr(os, "fork"):
                 self.close()  # it has run the program itself
@@ -240,11 +243,11 @@ class _Server:
 
     def _send(self, jobs: Sequence[str]) -> None:
         assert self._child.stdin is not None
-        for job in jobs:
-            if job != self.samples:
-                self._child.stdin.write(job.encode() + b"\n")
-        self._child.stdin.flush()
-        self.samples = jobs[0] if len(jobs) > 1 else self.samples
+        with contextlib.suppress(OSError, ValueError):  # it has ended or was ended, which the answer tells
+            for job in jobs:
+                if job != self.samples:
+                    self._child.stdin.write(job.encode() + b"\n")
+            self._child.stdin.flush()
 
     def _next(self, timeout_s: float) -> Any:
         """The next message, or "time", or "end" for an end of the child or a line that is no message."""
@@ -260,10 +263,10 @@ class _Server:
         """End the child with everything it started."""
         if self.owner[0] != os.getpid():
             return  # a fork of the process that owns it
+        _kill(self._child)  # first: closing its input writes what is left, for which it would have to read
         if self._child.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 self._child.stdin.close()
-        _kill(self._child)
         self._reader.join(timeout=5.0)
         if self._child.stdout is not None:
             self._child.stdout.close()

@@ -92,7 +92,7 @@ def examine(text: str, table: SignalTable, batches: Sequence[Signals]) -> dict[s
         trial.compare_worlds(program, batches[0])
         if not trial.problems:  # a smaller batch would only repeat them
             for smaller in batches[1:]:
-                trial.run_watched(program, smaller)
+                trial.run_watched(program, smaller, pairs=False)
     if not components or trial.problems:
         return trial.verdict(None)
     graph, found = graph_of(text, program, table, batches, result_lines(text))
@@ -161,15 +161,16 @@ class _Trial:
             self.raised(type(error).__name__, one_line(error), program_line(error))
             return None
 
-    def run_watched(self, program: Program, signals: Signals) -> tuple[str, ...]:
-        """One watched call on a batch; returns the components' names, () if it went too wrong to compare
-        worlds."""
+    def run_watched(self, program: Program, signals: Signals, pairs: bool = True) -> tuple[str, ...]:
+        """One watched call on a batch; returns the components' names, () if it went too wrong to compare worlds.
+
+        `pairs`: look for shapes (N, N). One batch is enough: constants may have the size of another by chance."""
         worlds = _worlds(signals)
         widths = [tensor.shape[1] for tensor in signals.values()]
         given = {name: signals[name].clone() for name in self.inputs}
         versions = {name: tensor._version for name, tensor in given.items()}
         before = len(self.problems)
-        with Watch(worlds, worlds > 16 and worlds not in widths, given) as watch:
+        with Watch(worlds, pairs and worlds > 16 and worlds not in widths, given) as watch:
             result = self._call(program, given)
         self.problems.extend(watch.violations)
         if any(item.code == "T201" for item in self.problems[before:]):

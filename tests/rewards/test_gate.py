@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 
 import pytest
 import torch
@@ -107,10 +109,42 @@ main()
 """
 
 
+def test_a_child_that_does_not_read_costs_its_time_and_no_more() -> None:
+    """Stopped between two jobs: more than a pipe takes is to be written to it, then closed."""
+    assert run_trial(program("pass"), TABLE, [signals(32)]).ok
+    stopped = sandbox._server
+    assert stopped is not None
+    os.kill(stopped._child.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    report = run_trial(program("b = 2"), TABLE, [signals(40_000)], timeout_s=1.5)
+    assert [item.code for item in report.problems] == ["T212"]
+    assert time.monotonic() - began < 15.0
+    assert stopped._child.poll() is not None
+    assert run_trial(program("pass"), TABLE, [signals(32)]).ok
+
+
 def test_a_child_that_does_not_start_is_no_programs_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_BOOT", "raise SystemExit('no torch here')")
     with pytest.raises(TrialError, match=r"exit status 1\): no torch here"):
         run_trial(program("pass"), TABLE, [signals(32)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["b = torch.einsum('ni,j,k->nijk', actions, torch.ones(64), torch.ones(16))", "total = total + b.sum(dim=(1, 2, 3))"], "GiB for 600000 worlds"),
+        (["b = (actions.unsqueeze(-1) * torch.ones(1, 1, 2000)).exp()", "total = total + b.sum(dim=(1, 2))"], "GiB for 600000 worlds"),
+    ],
+)  # fmt: skip
+def test_memory_and_work_are_bounded_at_the_trainings_number_of_worlds(lines: list[str], told: str) -> None:
+    """Nothing of that size is made: an accepted graph says what it needs anywhere."""
+    verdicts = {
+        worlds: admit_many([program(*lines)], TABLE, [signals(64), signals(257)], num_envs=worlds)[0]
+        for worlds in (0, 512, 600_000)
+    }
+    assert [item.accepted for item in verdicts.values()] == [True, True, False]
+    assert [item.code for item in verdicts[600_000].problems] == ["T211"]
+    assert told in verdicts[600_000].problems[0].message
 
 
 def test_samples_are_made_fit_or_refused() -> None:

@@ -267,6 +267,24 @@ def test_pairs_of_worlds_are_refused_before_they_are_made() -> None:
         RewardFunction(graph)({name: tensor.expand(65_536, -1) for name, tensor in signals(1).items()})
 
 
+@pytest.mark.parametrize(
+    ("line", "products"),
+    [
+        ("b = torch.einsum('ni,ij->nj', actions, torch.ones(2, 50))", 2 * 50),
+        ("b = torch.einsum('ni,nj->nij', actions, actions).flatten(1)", 2 * 2),
+        ("b = actions @ torch.ones(2, 50)", 2 * 50),
+        ("b = torch.matmul(actions.unsqueeze(1).expand(-1, 7, -1), torch.ones(2, 9)).flatten(1)", 7 * 2 * 9),
+        ("b = torch.bmm(actions.unsqueeze(2), actions.unsqueeze(1)).flatten(1)", 2 * 2),
+    ],
+)
+def test_the_work_of_products_is_known_from_their_shapes(line: str, products: int) -> None:
+    """At least the multiplications, and at most those with every number read or written a few times."""
+    graph = read_graph(graph_of(program(line, "total = total + b.sum(dim=-1)")))
+    for worlds in (64, 65_536):
+        operations = measure(graph, worlds).operations
+        assert products * worlds <= operations <= 12 * products * worlds + 60 * worlds + 10_000
+
+
 def test_too_much_work_is_refused() -> None:
     text = program(
         "b = actions[:, 0:1] * torch.ones(1, 4000)", *["b = b.sort(dim=-1).values"] * 150, "total = total + b[:, 0]"
