@@ -3,12 +3,12 @@
     python benchmarks/soak.py --candidates 10000 --gate-every 10
 
 A designer that draws programs at random and an executor that writes `result.json` itself; the search, its archive,
-its files, its report and (for one generation in --gate-every) the gate with its confined child are the real ones. In the other
-generations the verdict of an equal program is taken again, so that 10,000 candidates take minutes.
+its files, its report and the gate with its confined child are the real ones. The gate judges one generation in
+--gate-every; in the others the verdict of an equal program is taken again, so that 10,000 candidates take minutes.
 
-Every generation its seconds per candidate, the resident memory, open descriptors, threads and children (zombies among
-them) are noted. Flat means: a straight line through the second half of the run rises by less than `LIMITS` over that
-half, compared with its mean. Exit code 1 otherwise. Axes: K candidates of a generation.
+Every generation its seconds of processor time per candidate, the resident memory, open descriptors, threads and zombies
+are noted. Flat means: a straight line through the second half of the run rises by less than `LIMITS` over that half,
+compared with its mean. Exit code 1 otherwise. Axes: K candidates of a generation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def program(seed: int, table: Sequence[str]) -> str:
     """A reply with a small reward over some signals."""
     rng = random.Random(seed)
     names = rng.sample(list(table), min(3, len(table)))
-    terms = [f"    t{i} = {rng.uniform(0.1, 2.0):.4f} * torch.tanh({name}).mean(dim=-1)" for i, name in enumerate(names)]
+    terms = [
+        f"    t{i} = {rng.uniform(0.1, 2.0):.4f} * torch.tanh({name}).mean(dim=-1)" for i, name in enumerate(names)
+    ]
     total = " + ".join(f"t{i}" for i in range(len(names)))
     parts = ", ".join(f'"t{i}": t{i}' for i in range(len(names)))
     lines = ["import torch", "", f"def compute_reward({', '.join(names)}):", *terms, f"    return {total}, {{{parts}}}"]
@@ -155,7 +157,9 @@ class Measuring(Listener):
 
 def soak(folder: Path, candidates: int, samples: int, every: int, task: str) -> list[dict[str, float]]:
     """Run it; a row for each generation."""
-    config = SearchConfig(task, samples=samples, generations=candidates // samples, repairs=0, final_seeds=0, video=False)
+    config = SearchConfig(
+        task, samples=samples, generations=candidates // samples, repairs=0, final_seeds=0, video=False
+    )
     folder = start_folder(config, folder)
     listener = Measuring(samples)
     search.Gate = lambda *args: SparingGate(*args, every=every)  # type: ignore[assignment, misc]

@@ -14,6 +14,7 @@ so a search may be killed at any moment and resumed: finished trainings and paid
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,8 @@ from tasks.registry import absolute_ref, make
 
 __all__ = ["CONFIG_FILE", "Listener", "SearchConfig", "SearchResult", "load_config", "run_search", "start_folder"]
 
+REPORT_PAUSE = 20.0
+"""Between two pages at least this many times as long as one takes to write."""
 _SAMPLE_WORLDS = (64, 192)  # the two batch sizes that a program is tried at
 
 
@@ -112,6 +115,7 @@ class _Search:
         self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.twins = Twins(folder)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
+        self._report_due = 0.0
         self._note_start()
 
     def _note_start(self) -> None:
@@ -140,6 +144,14 @@ class _Search:
     def _write_report(self) -> Path:
         return self.patience.until_done("report.html", lambda: write_report(self.folder))
 
+    def _report(self) -> None:
+        """Bring the page up to date, if that is not most of what the search does: it is written whole, and grows."""
+        began = time.monotonic()
+        if began >= self._report_due:
+            self._write_report()
+            ended = time.monotonic()
+            self._report_due = ended + REPORT_PAUSE * (ended - began)
+
     def run_generation(self, generation: int) -> None:
         """One generation, from prompts to fitness."""
         self.listener.generation_started(generation, self.config.generations)
@@ -158,7 +170,7 @@ class _Search:
             listener=self.listener,
             patience=self.patience,
         )
-        self._write_report()
+        self._report()
         self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)])
         self._confirm(generation)
 
@@ -169,7 +181,7 @@ class _Search:
             done = {f"generation_{generation}_done": True}
             self.archive.note(done, "generation", f"generation {generation} {verb}")
         self.listener.generation_ended(generation, now_best, improved)
-        self._write_report()
+        self._report()
 
     def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
@@ -238,7 +250,7 @@ class _Search:
             if len(results[name]) == seeds:
                 settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
                 self.archive.put_candidate(settled, run_id=training.run_id)
-                self._write_report()
+                self._report()
 
         trainings = [self._training(c, number) for c in candidates for number in range(seeds)]
         run_trainings(trainings, self.executor, self.listener, on_result)
