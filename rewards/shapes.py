@@ -256,7 +256,8 @@ def _made(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Form | N
 
 def _viewed(name: str, args: Sequence[Any]) -> Form | None:
     tensor: Form = args[0]
-    sizes, strides = list(tensor.sizes), list(tensor.strides or ())
+    sizes: list[Any] = list(tensor.sizes)
+    strides: list[Any] = list(tensor.strides or ())
     rank = len(sizes)
     if len(strides) != rank or len(args) < 2:
         return None
