@@ -6,16 +6,17 @@ whole and on the disk. Metrics are written as they come, for those who watch.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from eureka.executors.processes import NOTE
+from rl.progress import PROGRESS
 from rl.record import METRICS, REQUEST
-from tasks.errors import UserError
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
+_NOT_THESE = (REQUEST, METRICS, NOTE, PROGRESS, "attempts.json")  # the search's own, or written otherwise
 _MAX_FILES = 10_000
 
 
@@ -24,8 +25,8 @@ class BadArrival(Exception):
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file of this name may be brought back: flat, plain, and none that is written otherwise."""
-    return _FILE_NAME.fullmatch(name) is not None and name not in (REQUEST, METRICS)
+    """Whether a file of this name may be brought back: flat and plain, and none of the search's own."""
+    return _FILE_NAME.fullmatch(name) is not None and name not in _NOT_THESE
 
 
 class Arrivals:
@@ -47,24 +48,23 @@ class Arrivals:
 
         Raises:
             BadArrival: it leaves a gap, is too much, or is no bytes.
-            UserError: it cannot be written.
+            OSError: it cannot be written.
         """
         data = self._counted(data)
-        with _written(self._run_dir):
-            handle = os.open(self._run_dir / METRICS, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-            with open(handle, "wb") as file:
-                if not isinstance(offset, int) or not 0 <= offset <= os.fstat(handle).st_size:
-                    raise BadArrival(f"a piece of {METRICS} at {offset!r:.50}")
-                file.truncate(offset)
-                file.seek(offset)
-                file.write(data)
+        handle = os.open(self._run_dir / METRICS, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        with open(handle, "wb") as file:
+            if not isinstance(offset, int) or not 0 <= offset <= os.fstat(handle).st_size:
+                raise BadArrival(f"a piece of {METRICS} at {offset!r:.50}")
+            file.truncate(offset)
+            file.seek(offset)
+            file.write(data)
 
     def file(self, name: Any, data: Any, last: Any) -> None:
         """Write the next piece of a file, and give it its name with the last one.
 
         Raises:
             BadArrival: the name will not do, a piece is out of turn, or it is too much.
-            UserError: it cannot be written.
+            OSError: it cannot be written.
         """
         data = self._counted(data)
         if not isinstance(name, str) or not is_file_name(name):
@@ -72,20 +72,19 @@ class Arrivals:
         if name in self._whole or len(self._whole) >= _MAX_FILES or (self._part and self._part[0] != name):
             raise BadArrival(f"a piece of {name} out of turn")
         part = self._run_dir / f".{name}.arriving"
-        with _written(self._run_dir):
-            if self._part is None:
-                part.unlink(missing_ok=True)
-                self._part = (name, os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-            handle = self._part[1]
-            view = memoryview(data)
-            while view:
-                view = view[os.write(handle, view) :]
-            if last is True:
-                os.fsync(handle)
-                self.close()
-                part.replace(self._run_dir / name)
-                _sync_folder(self._run_dir)
-                self._whole.add(name)
+        if self._part is None:
+            part.unlink(missing_ok=True)
+            self._part = (name, os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        handle = self._part[1]
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        if last is True:
+            os.fsync(handle)
+            self.close()
+            part.replace(self._run_dir / name)
+            _sync_folder(self._run_dir)
+            self._whole.add(name)
 
     def close(self) -> None:
         """Let go of a file that was not whole yet."""
@@ -100,14 +99,6 @@ class Arrivals:
         if self._left < 0:
             raise BadArrival("more bytes than a run folder may hold")
         return data
-
-
-@contextlib.contextmanager
-def _written(run_dir: Path):
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{run_dir} cannot be written: {error.strerror}; make room, then resume the search.") from error
 
 
 def _sync_folder(folder: Path) -> None:

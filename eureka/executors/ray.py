@@ -12,26 +12,30 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from eureka.executors.arrivals import Arrivals, BadArrival
-from eureka.executors.base import Ended, Ending, Job
+from eureka.executors.base import NO_PROGRESS_S, Ended, Ending, Job
 from eureka.executors.bundle import bundle
+from eureka.executors.local import LocalExecutor
+from eureka.executors.memory import fair_share
 from eureka.executors.ray_cluster import ADDRESS_VARIABLE, INSTALL, Cluster
-from eureka.executors.ray_node import Order, run_job
+from eureka.executors.ray_node import ALIVE_S, Order, run_job
 from eureka.executors.travel import Bundle, code_digest
 from rewards.confine import REQUIRE_VARIABLE
+from rl.failures import disk_full
 from rl.record import REQUEST, read_json
 from tasks.errors import UserError
 
 MAX_RUN_BYTES = 2 * 2**30
 """Most that comes back of one run folder."""
 _GRACE_S = 5.0  # between asking a worker to end and ending it
-_BACKSTOP_S = 30.0  # a node that does not keep a time limit is waited for so much longer
+_SILENT_S = 12 * ALIVE_S  # a node that says nothing for so long is given up
+_UNSEEN_S = 10.0  # more than this between two looks is not held against a node
 _CAPACITY_S = 5.0  # how often the nodes are counted
 _AHEAD = 8  # messages that a node may be ahead of what is read here
-_ENDINGS: dict[str, Ending] = {"finished": "finished", "crashed": "crashed", "time_limit": "time_limit"}
+_ENDINGS: tuple[Ending, ...] = ("finished", "crashed", "time_limit", "no_progress", "out_of_memory")
 
 
 @dataclass
@@ -41,8 +45,7 @@ class _Running:
     arrivals: Arrivals
     node: str | None = None
     """Where its process is alive; None before it is."""
-    started_s: float = field(default=0.0)
-    overdue: bool = False
+    silent_s: float = 0.0
 
 
 class RayExecutor:
@@ -53,6 +56,8 @@ class RayExecutor:
         threads_per_slot: CPU threads of each job; None is one.
         devices: CUDA devices of this machine, for a cluster that is started here.
         address: Of an existing cluster; None takes `RAY_ADDRESS`, and where that is not set starts one here.
+        no_progress_s: Seconds in which the progress of each job has to move; None: no limit.
+        memory_bytes: Resident memory each job may take; None: its fair share of its node, at least 2 GiB.
         worker_command: Run on the nodes in place of `python -m rl.worker`, with the run folder as its last argument.
 
     Raises:
@@ -65,16 +70,18 @@ class RayExecutor:
         slots: int | None = None,
         threads_per_slot: int | None = None,
         devices: Sequence[str] = (),
+        *,
         address: str | None = None,
+        no_progress_s: float | None = NO_PROGRESS_S,
+        memory_bytes: int | None = None,
         worker_command: Sequence[str] | None = None,
     ) -> None:
-        for name, value in (("--slots", slots), ("--threads", threads_per_slot)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; expected at least 1.")
+        LocalExecutor(slots, threads_per_slot, no_progress_s=no_progress_s, memory_bytes=memory_bytes)  # checks them
         self.threads_per_slot = threads_per_slot or 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         shares = max(cores, self.threads_per_slot, (slots or 1) * self.threads_per_slot)
-        self._cluster = Cluster(address or os.environ.get(ADDRESS_VARIABLE) or None, shares, len(devices))
+        address = address or os.environ.get(ADDRESS_VARIABLE) or None
+        self._cluster = Cluster(address, shares, len(devices))
         self._ray = self._cluster.ray
         self._gpus = 1 if self._cluster.has_gpus() else 0
         self._given_slots = slots
@@ -88,7 +95,11 @@ class RayExecutor:
             raise UserError(
                 f"no node of the Ray cluster has {self.threads_per_slot} CPUs{gpu} for a job; see --threads."
             )
+        if address is None and memory_bytes is None:
+            memory_bytes = fair_share(slots or self._capacity)
+        self._no_progress_s, self._memory_bytes = no_progress_s, memory_bytes
         self._command = None if worker_command is None else tuple(worker_command)
+        self._looked_s = time.monotonic()
         self._remote = self._ray.remote(
             num_cpus=self.threads_per_slot,
             num_gpus=self._gpus,
@@ -132,8 +143,7 @@ class RayExecutor:
         deadline = time.monotonic() + timeout_s
         while True:
             self._start_queued()
-            self._end_overdue()
-            ended = self._read(deadline)
+            ended = self._read(deadline) + self._give_up_silent()
             if ended or not self._jobs or time.monotonic() >= deadline:
                 self._start_queued()
                 return ended
@@ -151,6 +161,9 @@ class RayExecutor:
                     self._ray.cancel(running.messages, force=force)
             deadline = time.monotonic() + patience_s
             jobs = [running for running in jobs if not self._is_over(running, max(0.0, deadline - time.monotonic()))]
+
+    def kill_all(self) -> None:
+        """Nothing to do: a cluster ends the tasks of a process that has ended, and their workers go with them."""
 
     def close(self) -> None:
         """End every process and leave the cluster; one that was started here ends."""
@@ -179,7 +192,8 @@ class RayExecutor:
                 digest=code_digest(),
                 task_ref=found.ref if found else None,
                 time_limit_s=job.time_limit_s,
-                grace_s=_GRACE_S,
+                no_progress_s=self._no_progress_s,
+                memory_bytes=self._memory_bytes,
                 max_bytes=MAX_RUN_BYTES,
                 require_sandbox=bool(os.environ.get(REQUIRE_VARIABLE)),
                 command=self._command,
@@ -200,26 +214,34 @@ class RayExecutor:
 
     def _read_one(self, running: _Running) -> Ended | None:
         errors = self._ray.exceptions
+        running.silent_s = 0.0
         try:
             message = self._ray.get(next(running.messages))
             if not isinstance(message, dict):
                 raise BadArrival(f"a {type(message).__name__} in place of a message")
             return self._take(running, message)
         except StopIteration:
-            return self._end(running, "crashed", None, "the task ended without a last word")
+            return self._end(running, "crashed", cause=f"the task on {running.node} ended without a last word")
         except BadArrival as bad:
             self._cancel(running)
-            return self._end(running, "crashed", None, f"node {running.node} sent {bad}")
+            return self._end(running, "crashed", cause=f"node {running.node} sent {bad}")
+        except OSError as error:
+            self._cancel(running)
+            if not disk_full(error):
+                raise UserError(f"{running.job.run_dir} cannot be written: {error.strerror}.") from error
+            return self._end(running, "disk_full", cause=str(error))
         except errors.TaskCancelledError:
-            return self._end(running, "time_limit" if running.overdue else "killed", None, "cancelled")
+            return self._end(running, "killed", cause=f"its task on {running.node} was cancelled by someone else")
         except errors.RayTaskError as error:
             if isinstance(error.cause, ImportError):
                 raise UserError(f"a node of the Ray cluster lacks our packages ({error.cause}): {INSTALL}") from error
-            text = f"on node {running.node}: {type(error.cause).__name__}: {error.cause}"
-            return self._end(running, "crashed", None, " ".join(text.split()))
+            return self._end(
+                running, "crashed", cause=f"on {running.node}: {type(error.cause).__name__}: {error.cause}"
+            )
+        except errors.OutOfMemoryError as error:
+            return self._end(running, "out_of_memory", cause=f"Ray ended it for want of memory: {error}")
         except errors.RayError as error:  # the node, its Ray worker or the way there is gone
-            text = f"node {running.node} or the task on it was lost: {type(error).__name__}: {error}"
-            return self._end(running, "time_limit" if running.overdue else "crashed", None, " ".join(text.split()))
+            return self._end(running, "crashed", cause=f"node {running.node} was lost: {type(error).__name__}: {error}")
 
     def _take(self, running: _Running, message: dict[str, Any]) -> Ended | None:
         kind = message.get("kind")
@@ -228,31 +250,36 @@ class RayExecutor:
         elif kind == "file":
             running.arrivals.file(message.get("name"), message.get("data"), message.get("last"))
         elif kind == "started":
-            running.node, running.started_s = str(message.get("node")), time.monotonic()
+            running.node = str(message.get("node"))[:100]
         elif kind == "refused":
             raise UserError(f"{message.get('text')!s:.300}; the same version is needed on every node.")
         elif kind == "ended" and message.get("ending") in _ENDINGS:
             code = message.get("exit_code")
-            tail = str(message.get("tail"))[-4000:]
-            return self._end(running, _ENDINGS[message["ending"]], code if isinstance(code, int) else None, tail)
-        else:
+            tail, cause = str(message.get("stderr_tail"))[-4000:], str(message.get("cause"))
+            return self._end(running, message["ending"], code if isinstance(code, int) else None, tail, cause)
+        elif kind != "alive":
             raise BadArrival(f"a message of kind {kind!r:.50}")
         return None
 
-    def _end(self, running: _Running, ending: Ending, code: int | None, tail: str) -> Ended:
+    def _end(
+        self, running: _Running, ending: Ending, code: int | None = None, tail: str = "", cause: str = ""
+    ) -> Ended:
         running.arrivals.close()
         del self._jobs[running.job.run_id]
-        return Ended(running.job.run_id, ending, code, tail)
+        return Ended(running.job.run_id, ending, code, tail, " ".join(cause.split())[:500], running.job.attempt)
 
-    def _end_overdue(self) -> None:
-        """The backstop for nodes that hang and do not keep the time limit."""
-        for running in self._jobs.values():
-            limit = running.job.time_limit_s
-            if running.node is None or limit is None or running.overdue:
-                continue
-            if time.monotonic() - running.started_s > limit + _GRACE_S + _BACKSTOP_S:
-                running.overdue = True
+    def _give_up_silent(self) -> list[Ended]:
+        """Nodes that hang with their tasks, or that cannot be reached and are not known to be lost."""
+        now = time.monotonic()
+        since_s, self._looked_s = min(now - self._looked_s, _UNSEEN_S), now
+        ended = []
+        for running in list(self._jobs.values()):
+            running.silent_s += since_s if running.node is not None else 0.0
+            if running.silent_s > _SILENT_S:
                 self._cancel(running)
+                cause = f"node {running.node} sent nothing for {running.silent_s:.0f} s"
+                ended.append(self._end(running, "no_progress", cause=cause))
+        return ended
 
     def _cancel(self, running: _Running) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError):

@@ -3,26 +3,25 @@
 The task is a generator of messages, plain dicts of numbers, texts and bytes:
 
     {"kind": "refused", "text": ...}            nothing was started; no other node would do better
-    {"kind": "started", "pid": ..., "node": ...}
+    {"kind": "started", "node": ...}
     {"kind": "metrics", "offset": ..., "data": ...}        new bytes of metrics.jsonl, as they are written
+    {"kind": "alive"}                                      every ten seconds without another one
     {"kind": "file", "name": ..., "data": ..., "last": ...}  a file of the run folder in pieces; result.json comes last
-    {"kind": "ended", "ending": ..., "exit_code": ..., "tail": ...}
+    {"kind": "ended", "ending": ..., "exit_code": ..., "stderr_tail": ..., "cause": ...}
 
-The run folder lies in a scratch folder of its own. The worker is a process of its own session, without the secrets of
-this one's environment; it dies with this process (Linux: parent-death signal), and is ended when the task is cancelled.
+The run folder lies in a scratch folder of its own, and the worker is run in it by a `LocalExecutor`: with its limits,
+without the secrets of this environment, dying with this process, ended when the task is cancelled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
-import signal
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -31,16 +30,20 @@ from pathlib import Path
 from typing import Any
 
 from eureka.executors.arrivals import is_file_name
-from eureka.executors.local import _die_with_parent, _signal_group, _tail, without_secrets
+from eureka.executors.base import Ended, Job
+from eureka.executors.local import LocalExecutor
+from eureka.executors.memory import fair_share
+from eureka.executors.processes import end_orphans, process_stat
 from eureka.executors.travel import Bundle, code_digest
 from rewards.confine import REQUIRE_VARIABLE
 from rl.record import METRICS, REQUEST, RESULT
+from tasks.errors import UserError
 
-LOG = "worker.log"
+ALIVE_S = 10.0
+"""A node is silent for no longer while its worker runs."""
 _SCRATCH = "eureka-run-"
-_POLL_S = 0.1
+_POLL_S = 0.2
 _PIECE_BYTES = 4 * 2**20
-_LINUX = sys.platform == "linux"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class Order:
     """The content of request.json."""
     threads: int
     digest: str
-    """`bundle.code_digest()` of the search; empty: not compared."""
+    """Of the code that trains, `travel.code_digest()`."""
     task_ref: str | None
     """The task's reference in the bundle that comes with the order; None: the request's task has a name."""
     time_limit_s: float | None
-    grace_s: float
-    """Seconds between asking a worker to end and ending it."""
+    no_progress_s: float | None
+    memory_bytes: int | None
+    """None: a fair share of the node."""
     max_bytes: int
     """Most that the files of the run folder may hold together."""
     require_sandbox: bool
@@ -76,7 +80,7 @@ def run_job(order: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterator[di
         files: The task's bundle; empty for a task with a name.
     """
     told = Order(**order)
-    if told.digest and told.digest != code_digest():
+    if told.digest != code_digest():
         yield {"kind": "refused", "text": f"{socket.gethostname()} has another version of eureka-skills installed"}
         return
     _sweep()
@@ -86,8 +90,12 @@ def run_job(order: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterator[di
         run_dir.mkdir()
         original = _write_request(told, files, scratch)
         ended = yield from _run(told, run_dir)
+        if ended.ending == "disk_full":  # this node's: the search waits for its own
+            cause = f"the disk of node {socket.gethostname()} is full"
+            yield _last(dataclasses.replace(ended, ending="crashed", exit_code=None, cause=cause))
+            return
         yield from _bring_back(run_dir, told.max_bytes, original)
-        yield ended
+        yield _last(ended)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -105,59 +113,40 @@ def _write_request(told: Order, files: Mapping[str, bytes], scratch: Path) -> tu
     return changed
 
 
-def _run(told: Order, run_dir: Path) -> Generator[dict[str, Any], None, dict[str, Any]]:
-    """Start the worker, and watch it until it has ended; returns the last message."""
-    with open(run_dir / LOG, "wb") as log:
-        popen = subprocess.Popen(
-            [*(told.command or (sys.executable, "-m", "rl.worker")), str(run_dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment(told.threads, told.require_sandbox),
-            start_new_session=True,
-            preexec_fn=_die_with_parent if _LINUX else None,
-        )
-    began, asked, offset = time.monotonic(), None, 0
+def _run(told: Order, run_dir: Path) -> Generator[dict[str, Any], None, Ended]:
+    """Run the worker as a local search does; returns how it ended."""
+    if told.require_sandbox:
+        os.environ[REQUIRE_VARIABLE] = "1"
+    else:
+        os.environ.pop(REQUIRE_VARIABLE, None)  # this process has served another search
+    memory = told.memory_bytes or fair_share(max(1, _cores() // told.threads))
+    executor = LocalExecutor(
+        1, told.threads, no_progress_s=told.no_progress_s, memory_bytes=memory, worker_command=told.command
+    )
+    offset, said_s, ended = 0, time.monotonic(), []
     try:
-        yield {"kind": "started", "pid": popen.pid, "node": socket.gethostname()}
-        while popen.poll() is None:
-            time.sleep(_POLL_S)
-            now = time.monotonic()
-            if asked is not None and now - asked > told.grace_s:
-                _signal_group(popen, signal.SIGKILL)
-            elif asked is None and told.time_limit_s is not None and now - began > told.time_limit_s:
-                asked = now
-                _signal_group(popen, signal.SIGTERM)
+        executor.submit(Job("run", run_dir, told.time_limit_s))
+        yield {"kind": "started", "node": socket.gethostname()}
+        while not ended:
+            ended = executor.wait(_POLL_S)
             for message in _new_metrics(run_dir, offset):
-                offset = message["offset"] + len(message["data"])
+                offset, said_s = message["offset"] + len(message["data"]), time.monotonic()
                 yield message
-        yield from _new_metrics(run_dir, offset)
+            if time.monotonic() - said_s > ALIVE_S:
+                said_s = time.monotonic()
+                yield {"kind": "alive"}
     finally:
-        _end(popen, told.grace_s)
-    code = popen.returncode
-    ending = "time_limit" if asked is not None else ("finished" if code >= 0 else "crashed")
-    return {"kind": "ended", "ending": ending, "exit_code": code, "tail": _tail(run_dir / LOG)}
+        executor.cancel_all()
+    return ended[0]
 
 
-def _end(popen: subprocess.Popen[bytes], grace_s: float) -> None:
-    """End the worker, politely at first, and whatever it left behind in its group."""
-    if popen.poll() is None:
-        _signal_group(popen, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            popen.wait(grace_s)
-    _signal_group(popen, signal.SIGKILL)
-    popen.wait()
+def _last(ended: Ended) -> dict[str, Any]:
+    plain = {name: getattr(ended, name) for name in ("ending", "exit_code", "stderr_tail", "cause")}
+    return {"kind": "ended", **plain}
 
 
-def environment(threads: int, require_sandbox: bool) -> dict[str, str]:
-    """The worker's environment: what this process may use, and no keys, this cluster's included."""
-    kept = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("RAY_")}
-    kept.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYTHONUNBUFFERED="1")
-    if require_sandbox:
-        kept[REQUIRE_VARIABLE] = "1"
-    root = str(Path(__file__).resolve().parents[2])  # the packages may be used from a checkout
-    kept["PYTHONPATH"] = os.pathsep.join(part for part in (root, kept.get("PYTHONPATH")) if part)
-    return kept
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _new_metrics(run_dir: Path, offset: int) -> Iterator[dict[str, Any]]:
@@ -220,19 +209,21 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _owner(pid: int) -> str:
     """What names a process for good: pid, start in the kernel's ticks and pid namespace; an empty text for none."""
+    found = process_stat(pid)
     try:
-        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         space = os.readlink(f"/proc/{pid}/ns/pid").strip("pid:[]")
     except OSError:
         return ""
-    return f"{pid}.{ticks}.{space}"
+    return "" if found is None else f"{pid}.{found.start_ticks}.{space}"
 
 
 def _sweep() -> None:
-    """Remove scratch folders of tasks that were killed before they could."""
+    """Remove what tasks that were killed have left: their scratch folders, and processes that their workers started."""
     space = _owner(os.getpid()).rpartition(".")[2]
     for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*.*.{space}-*") if space else ():
         owner = folder.name.removeprefix(_SCRATCH).partition("-")[0]
         pid = owner.partition(".")[0]
-        if pid.isdecimal() and _owner(int(pid)) != owner:
-            shutil.rmtree(folder, ignore_errors=True)  # another user's stay
+        if pid.isdecimal() and _owner(int(pid)) != owner and os.access(folder, os.W_OK):
+            with contextlib.suppress(UserError):  # a process that cannot be ended: the folder goes all the same
+                end_orphans(folder / "run")
+            shutil.rmtree(folder, ignore_errors=True)
