@@ -122,6 +122,11 @@ class RayExecutor:
             self._counted_s = time.monotonic()
         return max(1, self._capacity)
 
+    @property
+    def address(self) -> str:
+        """Where the cluster is reached, for `RAY_ADDRESS`."""
+        return self._ray.get_runtime_context().gcs_address
+
     def submit(self, job: Job) -> None:
         """Queue a job. Raises UserError where its task cannot travel."""
         if job.run_id in self._jobs or any(queued.run_id == job.run_id for queued in self._queue):

@@ -1,7 +1,8 @@
 """The Ray cluster that trainings run on: an existing one (`RAY_ADDRESS`), or one on this machine that we start.
 
 The one we start listens on the loopback interface alone, takes nobody without a token made for it, has no dashboard,
-sends no usage statistics, and ends with this process. The only module that imports Ray.
+sends no usage statistics, and ends with this process. The only module that imports Ray, which reads its settings from
+the environment at that moment.
 """
 
 from __future__ import annotations
