@@ -127,6 +127,12 @@ class RayExecutor:
         """Where the cluster is reached, for `RAY_ADDRESS`."""
         return self._ray.get_runtime_context().gcs_address
 
+    def prepare(self, task_ref: str) -> None:
+        """Make ready to send a task, before anything is paid for. Raises UserError where it cannot travel."""
+        if task_ref not in self._bundles:
+            found = bundle(task_ref)
+            self._bundles[task_ref] = (found, self._ray.put(found.files) if found else {})
+
     def submit(self, job: Job) -> None:
         """Queue a job. Raises UserError where its task cannot travel."""
         if job.run_id in self._jobs or any(queued.run_id == job.run_id for queued in self._queue):
@@ -177,14 +183,12 @@ class RayExecutor:
         self._cluster.close()
 
     def _files_of(self, job: Job) -> tuple[Bundle | None, Any]:
-        """The bundle of a job's task and its files as Ray has them, made once for each task."""
+        """The bundle of a job's task, and its files as Ray has them."""
         request = read_json(job.run_dir / REQUEST)
         task = request.get("task") if isinstance(request, dict) else None
         if not isinstance(task, str):
             return None, {}
-        if task not in self._bundles:
-            found = bundle(task)
-            self._bundles[task] = (found, self._ray.put(found.files) if found else {})
+        self.prepare(task)
         return self._bundles[task]
 
     def _start_queued(self) -> None:

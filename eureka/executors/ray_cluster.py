@@ -26,13 +26,14 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 INSTALL = "pip install 'eureka-skills[ray]'"
 _OBJECT_STORE_BYTES = 256 * 2**20  # pieces of files in transit
 _TOKEN = secrets.token_hex(32)  # one a process: Ray keeps the first it sees
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _OURS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # as local processes; Ray's own choice is 15
     # Ray's own way to say that a cluster has one machine: its servers then bind 127.0.0.1. An address given to it is
     # replaced by the machine's outer one, and any other address has them listen on all interfaces.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    _LOOPBACK: "0",
 }
 
 
@@ -58,7 +59,7 @@ class Cluster:
 
     def __init__(self, address: str | None, cpus: int, gpus: int) -> None:
         self._folder: Path | None = None
-        with _environment(ours=address is None):
+        with _environment(address):
             self.ray = load_ray()
             self._connected = not self.ray.is_initialized()
             if self._connected:
@@ -111,15 +112,17 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def _environment(ours: bool) -> Iterator[None]:
+def _environment(address: str | None) -> Iterator[None]:
     """While Ray starts, the variables that its processes inherit: no secrets but its own token. For a cluster of
     others they stay as they are, since they say how to reach it."""
     before = dict(os.environ)
-    if ours:
+    if address is None:
         kept = {name: value for name, value in without_secrets(before).items() if not name.startswith("RAY_")}
         root = str(Path(__file__).resolve().parents[2])  # the packages may be used from a checkout
         path = os.pathsep.join(part for part in (root, kept.get("PYTHONPATH")) if part)
         _set_environment({**kept, **_OURS, "RAY_AUTH_TOKEN": _TOKEN, "PYTHONPATH": path})
+    elif address.startswith(("127.", "localhost:")):
+        os.environ[_LOOPBACK] = "0"  # or Ray replaces the address by the machine's outer one
     try:
         yield
     finally:
