@@ -222,15 +222,31 @@ class RayExecutor:
         return [ended for messages in ready if (ended := self._read_one(jobs[messages]))]
 
     def _read_one(self, running: _Running) -> Ended | None:
+        """The next message of a job, or how Ray lost it. An error from a node is of its cause's class as well, so that
+        what arrives is written elsewhere."""
         errors = self._ray.exceptions
         running.silent_s = 0.0
         try:
             message = self._ray.get(next(running.messages))
-            if not isinstance(message, dict):
-                raise BadArrival(f"a {type(message).__name__} in place of a message")
-            return self._take(running, message)
+        except errors.TaskCancelledError:
+            return self._end(running, "killed", cause=f"its task on {running.node} was cancelled by someone else")
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, ImportError):
+                raise UserError(f"a node of the Ray cluster lacks our packages ({error.cause}): {INSTALL}") from error
+            what = f"{type(error.cause).__name__}: {error.cause}"
+            return self._end(running, "crashed", cause=f"its task on {running.node} failed: {what}")
+        except errors.OutOfMemoryError as error:
+            return self._end(running, "out_of_memory", cause=f"Ray ended it for want of memory: {error}")
+        except errors.RayError as error:  # the node, its Ray worker or the way there is gone
+            return self._end(running, "crashed", cause=f"node {running.node} was lost: {type(error).__name__}: {error}")
         except StopIteration:
             return self._end(running, "crashed", cause=f"the task on {running.node} ended without a last word")
+        return self._take(running, message)
+
+    def _take(self, running: _Running, message: Any) -> Ended | None:
+        """Do what a message says."""
+        try:
+            return self._told(running, message)
         except BadArrival as bad:
             self._cancel(running)
             return self._end(running, "crashed", cause=f"node {running.node} sent {bad}")
@@ -239,20 +255,10 @@ class RayExecutor:
             if not disk_full(error):
                 raise UserError(f"{running.job.run_dir} cannot be written: {error.strerror}.") from error
             return self._end(running, "disk_full", cause=str(error))
-        except errors.TaskCancelledError:
-            return self._end(running, "killed", cause=f"its task on {running.node} was cancelled by someone else")
-        except errors.RayTaskError as error:
-            if isinstance(error.cause, ImportError):
-                raise UserError(f"a node of the Ray cluster lacks our packages ({error.cause}): {INSTALL}") from error
-            return self._end(
-                running, "crashed", cause=f"on {running.node}: {type(error.cause).__name__}: {error.cause}"
-            )
-        except errors.OutOfMemoryError as error:
-            return self._end(running, "out_of_memory", cause=f"Ray ended it for want of memory: {error}")
-        except errors.RayError as error:  # the node, its Ray worker or the way there is gone
-            return self._end(running, "crashed", cause=f"node {running.node} was lost: {type(error).__name__}: {error}")
 
-    def _take(self, running: _Running, message: dict[str, Any]) -> Ended | None:
+    def _told(self, running: _Running, message: Any) -> Ended | None:
+        if not isinstance(message, dict):
+            raise BadArrival(f"a {type(message).__name__} in place of a message")
         kind = message.get("kind")
         if kind == "metrics":
             running.arrivals.metrics(message.get("offset"), message.get("data"))

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from tasks.errors import UserError
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 INSTALL = "pip install 'eureka-skills[ray]'"
 _OBJECT_STORE_BYTES = 256 * 2**20  # pieces of files in transit
+_CONNECT_S = 10.0
 _TOKEN = secrets.token_hex(32)  # one a process: Ray keeps the first it sees
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _OURS = {
@@ -68,7 +70,7 @@ class Cluster:
     def _connect(self, address: str | None, cpus: int, gpus: int) -> None:
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
-            # Ray's sockets need a short path; its logs shall not be read by others.
+            # Ray's sockets need a short path. It opens its folder to everyone, so that it gets one within a closed one.
             self._folder = Path(tempfile.mkdtemp(prefix="eureka-ray-", dir="/tmp" if os.path.isdir("/tmp") else None))
             options |= {
                 "address": "local",
@@ -76,9 +78,11 @@ class Cluster:
                 "num_gpus": gpus,
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
-                "_temp_dir": str(self._folder),
+                "_temp_dir": str(self._folder / "r"),
             }
         try:
+            if address is not None:
+                _reachable(address)
             with _signals_kept():
                 self.ray.init(**options)
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
@@ -109,6 +113,13 @@ class Cluster:
             self._connected = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _reachable(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray itself tries for minutes, and may end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
 
 
 @contextlib.contextmanager

@@ -203,8 +203,12 @@ def _opened(path: Path) -> Iterator[Any]:
     except OSError:
         yield None
         return
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        yield None
+        return
     with open(handle, "rb") as file:
-        yield file if stat.S_ISREG(os.fstat(handle).st_mode) else None
+        yield file
 
 
 def _owner(pid: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from eureka.executors import create, ray_cluster
+from eureka.executors import ray_cluster
 from eureka.executors.ray_cluster import _OURS
 from rl.record import METRICS, RESULT, read_json
 from tasks.errors import UserError
@@ -135,7 +136,10 @@ def test_the_cluster_that_we_start_is_closed_to_others(cluster, tmp_path):
     assert addresses and addresses <= loopback, addresses
     stranger = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR'); print('in', ray.nodes())"
     for token in ("", "0" * 64):
-        variables = environment(**(_OURS | ({"RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"})))
+        quick = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
+        variables = environment(
+            **(_OURS | quick | ({"RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}))
+        )
         done = subprocess.run(
             [sys.executable, "-c", stranger, cluster.address],
             env=variables,
@@ -257,7 +261,8 @@ def test_a_killed_search_takes_its_cluster_with_it(tmp_path):
 
 def test_without_ray_there_is_one_line(eureka, monkeypatch):
     """Before a folder is made."""
-    monkeypatch.setattr(create.importlib.util, "find_spec", lambda name: None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else real(name, *more))
     code, _, err = eureka("search", SLIDER, "--executor", "ray", "--designer", "evolution")
     assert_one_line(code, err, "--executor ray needs Ray", "pip install 'eureka-skills[ray]'")
     assert not Path("runs").exists()
