@@ -65,6 +65,9 @@ else:
     note()
 if do == "exit":
     sys.exit("the task is not installed")
+elif do == "full":
+    finish(status="disk_full", fitness=None)
+    sys.exit(3)
 elif do == "train":
     train(told["seconds"] if first else 0.2)
     finish()

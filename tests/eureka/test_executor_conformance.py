@@ -15,6 +15,7 @@ import pytest
 from eureka.executors import local
 from eureka.executors.base import Executor, Job
 from eureka.training import Training
+from rewards.confine import REQUIRE_VARIABLE
 from rewards.library.library import ZERO
 from rl.checkpoint import load_policy
 from rl.config import config_for
@@ -225,6 +226,18 @@ def test_a_worker_sees_no_key(make_executor, tmp_path, monkeypatch):
     environment = next(start["environ"] for start in starts(tmp_path / "log"))
     assert not [text for pair in environment.items() for text in pair if "canary" in text or "TOKEN" in text]
     assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_demand_for_a_sandbox_reaches_the_worker(make_executor, tmp_path, monkeypatch):
+    """As long as it is made: a node that has served such a search may serve another one."""
+    running = make_executor(1)
+    monkeypatch.setenv(REQUIRE_VARIABLE, "1")
+    running.submit(job(tmp_path / "a", "environ"))
+    endings(running)
+    monkeypatch.delenv(REQUIRE_VARIABLE)
+    running.submit(job(tmp_path / "b", "environ"))
+    endings(running)
+    assert [start["environ"].get(REQUIRE_VARIABLE) for start in starts(tmp_path / "log")] == ["1", None]
 
 
 def test_nothing_is_left_of_a_worker_with_children(make_executor, tmp_path):

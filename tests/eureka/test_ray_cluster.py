@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -214,6 +215,26 @@ def test_only_plain_files_of_a_bounded_size_come_back(cluster, tmp_path, monkeyp
     ended = endings(running)["c"]
     assert ended.ending == "crashed" and "more than 6000000 bytes" in ended.cause
     assert not (tmp_path / "c" / RESULT).exists()
+
+
+@needs_ray
+def test_a_full_disk_here_is_told_from_one_of_a_node(cluster, tmp_path, monkeypatch):
+    """The search waits for room on its own; on a node's it can only try elsewhere, and takes no word of it."""
+    running = executor("ray", 1)
+    running.submit(job(tmp_path / "there", "full"))
+    ended = endings(running)["there"]
+    assert (ended.ending, ended.exit_code) == ("crashed", None)
+    assert f"the disk of node {socket.gethostname()} is full" in ended.cause
+    assert not (tmp_path / "there" / RESULT).exists()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    wanted = job(tmp_path / "here", "train", seconds=0.0)
+    monkeypatch.setattr(os, "fsync", full)
+    running.submit(wanted)
+    ended = endings(running)["here"]
+    assert ended.ending == "disk_full" and not (tmp_path / "here" / RESULT).exists()
 
 
 @needs_ray
