@@ -14,18 +14,19 @@ import secrets
 import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from eureka.executors.local import without_secrets
+from eureka.executors.scratch import abandoned, scratch_folder
 from tasks.errors import UserError
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 INSTALL = "pip install 'eureka-skills[ray]'"
 _OBJECT_STORE_BYTES = 256 * 2**20  # pieces of files in transit
+_FOLDER = "eureka-ray-"
 _CONNECT_S = 10.0
 _TOKEN = secrets.token_hex(32)  # one a process: Ray keeps the first it sees
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -71,7 +72,10 @@ class Cluster:
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
             # Ray's sockets need a short path. It opens its folder to everyone, so that it gets one within a closed one.
-            self._folder = Path(tempfile.mkdtemp(prefix="eureka-ray-", dir="/tmp" if os.path.isdir("/tmp") else None))
+            place = Path("/tmp") if os.path.isdir("/tmp") else None
+            for folder in abandoned(_FOLDER, place):
+                shutil.rmtree(folder, ignore_errors=True)
+            self._folder = scratch_folder(_FOLDER, place)
             options |= {
                 "address": "local",
                 "num_cpus": cpus,

@@ -22,7 +22,6 @@ import os
 import shutil
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -33,7 +32,8 @@ from eureka.executors.arrivals import is_file_name
 from eureka.executors.base import Ended, Job
 from eureka.executors.local import LocalExecutor
 from eureka.executors.memory import fair_share
-from eureka.executors.processes import end_orphans, process_stat
+from eureka.executors.processes import end_orphans
+from eureka.executors.scratch import abandoned, scratch_folder
 from eureka.executors.travel import Bundle, code_digest
 from rewards.confine import REQUIRE_VARIABLE
 from rl.record import METRICS, REQUEST, RESULT
@@ -84,7 +84,7 @@ def run_job(order: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterator[di
         yield {"kind": "refused", "text": f"{socket.gethostname()} has another version of eureka-skills installed"}
         return
     _sweep()
-    scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{_owner(os.getpid())}-"))
+    scratch = scratch_folder(_SCRATCH)
     try:
         run_dir = scratch / "run"
         run_dir.mkdir()
@@ -211,23 +211,9 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _owner(pid: int) -> str:
-    """What names a process for good: pid, start in the kernel's ticks and pid namespace; an empty text for none."""
-    found = process_stat(pid)
-    try:
-        space = os.readlink(f"/proc/{pid}/ns/pid").strip("pid:[]")
-    except OSError:
-        return ""
-    return "" if found is None else f"{pid}.{found.start_ticks}.{space}"
-
-
 def _sweep() -> None:
     """Remove what tasks that were killed have left: their scratch folders, and processes that their workers started."""
-    space = _owner(os.getpid()).rpartition(".")[2]
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*.*.{space}-*") if space else ():
-        owner = folder.name.removeprefix(_SCRATCH).partition("-")[0]
-        pid = owner.partition(".")[0]
-        if pid.isdecimal() and _owner(int(pid)) != owner and os.access(folder, os.W_OK):
-            with contextlib.suppress(UserError):  # a process that cannot be ended: the folder goes all the same
-                end_orphans(folder / "run")
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in abandoned(_SCRATCH):
+        with contextlib.suppress(UserError):  # a process that cannot be ended: the folder goes all the same
+            end_orphans(folder / "run")
+        shutil.rmtree(folder, ignore_errors=True)

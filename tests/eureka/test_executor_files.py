@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,12 @@ import pytest
 from eureka.executors import bundle as bundling
 from eureka.executors.arrivals import Arrivals, BadArrival
 from eureka.executors.bundle import bundle
+from eureka.executors.scratch import abandoned, scratch_folder
 from eureka.executors.travel import code_digest
 from rl.record import METRICS, read_metrics
 from tasks.errors import UserError
 from tasks.registry import make
-from tests.eureka.executor_cases import SLIDER
+from tests.eureka.executor_cases import ROOT, SLIDER
 
 MODEL = SLIDER.read_text().partition('xml = """')[2].partition('"""')[0]
 CUBE = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
@@ -84,6 +87,25 @@ def _fresh(ref: str) -> str:
     new = place.with_name(f"task{len(list(place.parent.glob('*.py')))}.py")
     place.rename(new)
     return str(new)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_folder_is_abandoned_when_its_process_has_ended(tmp_path):
+    """Not before, and not one that says nothing of its owner."""
+    code = (
+        "import sys; from pathlib import Path; from eureka.executors.scratch import scratch_folder\n"
+        "print(scratch_folder('mine-', Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    )
+    (tmp_path / "mine-of-nobody").mkdir()
+    own = scratch_folder("mine-", tmp_path)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        assert theirs.stat().st_mode & 0o077 == 0
+        assert list(abandoned("mine-", tmp_path)) == []
+        other.kill()
+    assert list(abandoned("mine-", tmp_path)) == [theirs] and own != theirs
 
 
 def test_code_has_one_digest():

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -19,6 +20,7 @@ import pytest
 
 from eureka.executors import ray_cluster
 from eureka.executors.ray_cluster import _OURS
+from eureka.executors.scratch import abandoned
 from rl.record import METRICS, RESULT, read_json
 from tasks.errors import UserError
 from tests.eureka.command_line import assert_one_line
@@ -278,6 +280,8 @@ def test_a_killed_search_takes_its_cluster_with_it(tmp_path):
         return [p.parts[2] for p in Path("/proc").glob("[0-9]*/cmdline") if folder.encode() in _bytes(p)]
 
     until(lambda: not left(), 20.0)
+    assert Path(folder) in abandoned("eureka-ray-", Path("/tmp"))  # the next cluster removes it
+    shutil.rmtree(folder)
 
 
 def test_without_ray_there_is_one_line(eureka, monkeypatch):
