@@ -33,6 +33,7 @@ $(STAMP): pyproject.toml
 	@# torch first and by itself, so that it alone comes from TORCH_INDEX.
 	$(BIN)/python -m pip install -qq $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$($(BIN)/python -c \
 	  'import tomllib; print(*[d for d in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if d.startswith("torch>")])')"
+	@# dev: pytest, hypothesis, ruff, pyright; on Linux x86-64 also ray (260 MB), so that its executor is tested.
 	$(BIN)/python -m pip install -qq -e ".[dev]"
 	@touch $@
 

@@ -31,6 +31,7 @@ IMPORT_DOORS = {
     "isaaclab": ("tasks/isaaclab.py",),
     "subprocess": ("rewards/sandbox.py", "rewards/probe.py", "eureka/executors/"),
     "rsl_rl": ("rl/",),
+    "ray": ("eureka/executors/ray_cluster.py",),
     "openai": ("eureka/designers/", "distill/planner.py"),
     "tyro": ("eureka/cli.py", "eureka/commands/"),
 }
@@ -324,6 +325,8 @@ def test_the_rule_of_floors_sees(plant, path, text, wrong):
         ("rewards/trace.py", "exec(compile(tree, 'x', 'exec'), scope)", False),
         ("rewards/trace.py", "eval('1')", True),
         ("distill/planner.py", "import openai", False),
+        ("eureka/executors/ray.py", "import ray", True),
+        ("eureka/executors/ray_cluster.py", "import importlib\nimportlib.import_module('ray')", False),
         ("distill/a.py", "import openai", True),
     ],
 )

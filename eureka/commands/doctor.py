@@ -253,6 +253,19 @@ def _unreachable(url: str) -> str | None:
     return None
 
 
+def _ray() -> Iterator[Finding]:
+    from eureka.executors.ray_cluster import ADDRESS_VARIABLE, INSTALL
+
+    try:
+        found = version("ray")
+    except PackageNotFoundError:
+        yield Finding("without", "ray", f"not installed; --executor ray needs it: {INSTALL}")
+        return
+    address = os.environ.get(ADDRESS_VARIABLE)
+    where = f"the cluster at {address}" if address else f"a cluster here; set {ADDRESS_VARIABLE} for an existing one"
+    yield Finding("good", "ray", f"{found}; --executor ray trains on {where}")
+
+
 def _folder() -> Iterator[Finding]:
     folder = Path("runs")
     existing = folder if folder.is_dir() else Path(".")
@@ -266,5 +279,5 @@ def _folder() -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _python, _packages, _physics, _gate, _sandbox, _threads, _gpu, _renderers, _ffmpeg, _endpoint, _folder,
+    _python, _packages, _physics, _gate, _sandbox, _threads, _gpu, _renderers, _ffmpeg, _endpoint, _ray, _folder,
 )  # fmt: skip

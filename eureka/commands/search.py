@@ -20,7 +20,7 @@ from eureka.designers.create import create, resolve
 from eureka.designers.replay import recorded_settings
 from eureka.disk import check_writable
 from eureka.executors.base import NO_PROGRESS_S
-from eureka.executors.local import LocalExecutor, visible_devices
+from eureka.executors.create import Kind, Wanted
 from eureka.interrupt import interruptible
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
@@ -28,7 +28,7 @@ from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_confi
 from tasks import registry
 from tasks.errors import UserError
 
-_OF_THE_MACHINE = ("slots", "no_progress_s", "memory_gb")
+_OF_THE_MACHINE = ("executor", "slots", "no_progress_s", "memory_gb")
 """Options that say where a search runs, not what it is; a resumed one may have others."""
 
 
@@ -61,6 +61,8 @@ class Search:
     """Further trainings of each leader."""
     final_seeds: int = 3
     """Fresh seeds of the final comparison; 0 leaves it out."""
+    executor: Kind = "local"
+    """Where trainings run: processes here, or a Ray cluster, that of RAY_ADDRESS or one started here."""
     slots: int | None = None
     """Trainings at the same time; as many as fit the cores when not given."""
     threads: int = 1
@@ -84,7 +86,9 @@ class Search:
 
     def run(self) -> int:
         """Search, and print what was found."""
-        self._executor(1, [])  # limits that cannot work are refused before a folder is made for the search
+        memory = None if self.memory_gb is None else round(self.memory_gb * 2**30)
+        # Limits that cannot work are refused before a folder is made for the search.
+        wanted = Wanted(self.executor, self.slots, self.no_progress_s, memory)
         say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
         if self.require_sandbox:
             announce(say, require=True)
@@ -94,15 +98,15 @@ class Search:
             folder, config, designer = self._go_on(self.resume, say)
         task = registry.make(config.task)
         config.training()  # a setting that cannot work is refused before anything is asked for
-        executor = self._executor(config.threads, visible_devices())
         terminal = Console(stderr=True).is_terminal
         listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
-        listener.say(f"{task.name}: designer {designer.name}, {executor.slots} trainings at a time -> {folder}")
-        if not self.require_sandbox:
-            announce(listener.say, require=False)
         try:
-            with interruptible(executor.kill_all, folder):
+            with wanted.started(config.threads, config.task) as executor, interruptible(executor.kill_all, folder):
                 try:
+                    trainings = f"{executor.slots} trainings at a time"
+                    listener.say(f"{task.name}: designer {designer.name}, {trainings} -> {folder}")
+                    if not self.require_sandbox:
+                        announce(listener.say, require=False)
                     result = run_search(folder, config, designer, executor, listener)
                 finally:
                     listener.close()
@@ -114,10 +118,6 @@ class Search:
             raise KeyboardInterrupt(f"interrupted; go on with eureka search --resume {folder}") from None
         _print(result, task.fitness_unit)
         return 0 if result.best is not None else 1
-
-    def _executor(self, threads: int, devices: list[str]) -> LocalExecutor:
-        memory = None if self.memory_gb is None else round(self.memory_gb * 2**30)
-        return LocalExecutor(self.slots, threads, devices, no_progress_s=self.no_progress_s, memory_bytes=memory)
 
     def _begin(self, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A new search: everything that can be wrong is found before its folder is made."""

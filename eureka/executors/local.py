@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -99,6 +99,7 @@ class LocalExecutor:
         no_progress_s: Seconds in which the progress of each job has to move; None: no limit.
         memory_bytes: Resident memory each job may take with all its processes; None: its fair share of the machine, at
             least 2 GiB.
+        worker_command: Run in place of `python -m rl.worker`, with the run folder as its last argument.
 
     Raises:
         UserError: slots, threads_per_slot or a limit is not positive.
@@ -112,6 +113,7 @@ class LocalExecutor:
         *,
         no_progress_s: float | None = NO_PROGRESS_S,
         memory_bytes: int | None = None,
+        worker_command: Sequence[str] | None = None,
     ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._devices = list(devices or [])
@@ -125,6 +127,7 @@ class LocalExecutor:
             raise UserError(f"--no-progress-s is {no_progress_s}; expected a number above 0, or none.")
         if memory_bytes is not None and memory_bytes <= 0:
             raise UserError(f"the memory of a training is {memory_bytes} bytes; expected a number above 0.")
+        self._command = WORKER if worker_command is None else tuple(worker_command)
         self._no_progress_s = no_progress_s
         self._memory_bytes = fair_share(self.slots) if memory_bytes is None else memory_bytes
         self._watched_s = time.monotonic()
@@ -190,7 +193,7 @@ class LocalExecutor:
         word = secrets.token_hex(16)
         log = open(job.run_dir / "worker.log", "wb")  # noqa: SIM115 - closed when the process has ended
         popen = subprocess.Popen(
-            [*WORKER, str(job.run_dir)],
+            [*self._command, str(job.run_dir)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
