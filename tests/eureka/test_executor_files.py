@@ -11,12 +11,14 @@ import pytest
 from eureka.executors import bundle as bundling
 from eureka.executors.arrivals import Arrivals, BadArrival
 from eureka.executors.bundle import bundle
+from eureka.executors.ray_node import Order, run_job
 from eureka.executors.scratch import abandoned, scratch_folder
 from eureka.executors.travel import code_digest
+from rewards.confine import REQUIRE_VARIABLE
 from rl.record import METRICS, read_metrics
 from tasks.errors import UserError
 from tasks.registry import make
-from tests.eureka.executor_cases import ROOT, SLIDER
+from tests.eureka.executor_cases import FAKE, ROOT, SLIDER, job, linux, starts
 
 MODEL = SLIDER.read_text().partition('xml = """')[2].partition('"""')[0]
 CUBE = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
@@ -174,3 +176,30 @@ def test_metrics_are_appended_written_anew_and_have_no_gaps(tmp_path):
     for offset in (18, -1, "0", None):
         with pytest.raises(BadArrival):
             arriving.metrics(offset, b"x")
+
+
+@linux
+@pytest.mark.parametrize("demanded", [True, False])
+def test_a_node_takes_the_demand_for_a_sandbox_from_the_order_alone(tmp_path, monkeypatch, demanded):
+    """Its process may have served a search that made it, or none."""
+    if demanded:
+        monkeypatch.delenv(REQUIRE_VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(REQUIRE_VARIABLE, "1")
+    told = job(tmp_path / "run", "environ")
+    order = Order(
+        request=(told.run_dir / "request.json").read_text(),
+        threads=1,
+        digest=code_digest(),
+        task_ref=None,
+        time_limit_s=None,
+        no_progress_s=None,
+        memory_bytes=None,
+        max_bytes=10**6,
+        require_sandbox=demanded,
+        command=FAKE,
+    )
+    messages = list(run_job(order.plain(), {}))
+    assert [message["kind"] for message in messages] == ["started", "file", "file", "ended"]
+    assert [message["name"] for message in messages[1:3]] == ["worker.log", "result.json"]
+    assert starts(tmp_path / "log")[0]["environ"].get(REQUIRE_VARIABLE) == ("1" if demanded else None)
