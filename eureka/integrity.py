@@ -194,7 +194,7 @@ def _run_faults(folder: Path, run: Run) -> Iterator[Fault]:
         return
     if request.run_id != run.run_id:
         yield Fault(run.run_id, f"its request is for {request.run_id}", way_out)
-    if not isinstance(result, dict) or result != finite_json(run.result):
+    if not isinstance(result, dict) or _told(result) != _told(finite_json(run.result)):
         yield Fault(f"{run.folder}/{RESULT}", "it is not the result that the archive has", way_out)
     elif not _equal(run.fitness, _number(result.get("fitness"))) or run.status != result.get("status"):
         yield Fault(run.run_id, "its row and its result differ", "restore search.db from a copy")
@@ -209,6 +209,11 @@ def _number(value: Any) -> float | None:
 
 
 # -- files
+
+
+def _told(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without what belongs to its starts: the name of the last, and how earlier ones ended."""
+    return {name: value for name, value in result.items() if name not in ("attempt", "attempts")}
 
 
 def _checkpoint_faults(folder: Path) -> Iterator[Fault]:

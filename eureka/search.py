@@ -145,8 +145,9 @@ class _Search:
     def _write_report(self) -> Path:
         return self.patience.until_done("report.html", lambda: write_report(self.folder))
 
-    def _report(self, pause: float = REPORT_PAUSE) -> None:
+    def _report(self, generation_ended: bool = False) -> None:
         """Bring the page up to date, if that is not most of what the search does: it is written whole, and grows."""
+        pause = GENERATION_PAUSE if generation_ended else REPORT_PAUSE
         began = time.monotonic()
         if began >= self._report_ended + pause * self._report_took:
             self._write_report()
@@ -182,7 +183,7 @@ class _Search:
             done = {f"generation_{generation}_done": True}
             self.archive.note(done, "generation", f"generation {generation} {verb}")
         self.listener.generation_ended(generation, now_best, improved)
-        self._report(GENERATION_PAUSE)
+        self._report(generation_ended=True)
 
     def _before(self, generation: int) -> list[Candidate]:
         """All candidates of the generations before, which are read once: a long search would read most of its time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,14 @@ def find_checkpoint(place: Path) -> Path:
     if not place.is_dir():
         raise UserError(f"there is no run or checkpoint {place}.{_near(place)}")
     best = [path for path in (place / "model.pt", place / "best" / "model.pt") if path.is_file()]
-    found = latest(place) or (best[0] if best else None)
+    damaged: list[str] = []
+    found = latest(place, damaged.append) or (best[0] if best else None)
     if found is not None:
+        for line in damaged:  # an older one is not taken in silence
+            print(f"eureka: {line}", file=sys.stderr)
         return found
+    if damaged:
+        raise UserError(f"{damaged[0]} There is no other one.")
     if (place / CONFIG_FILE).is_file():
         raise UserError(
             f"the search in {place} has not kept a policy yet; finish it with eureka search --resume {place}."

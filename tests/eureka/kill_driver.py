@@ -393,10 +393,10 @@ def _remember_verdicts(path: Path) -> None:
         part.write_bytes(pickle.dumps(known))
         part.replace(path)
 
-    def admit_many(texts: list[str], *rest: Any) -> list[Any]:
+    def admit_many(texts: list[str], *rest: Any, **options: Any) -> list[Any]:
         missing = [text for text in texts if text not in known]
         if missing:
-            known.update(zip(missing, real_many(missing, *rest), strict=True))
+            known.update(zip(missing, real_many(missing, *rest, **options), strict=True))
             keep()
         return [known[text] for text in texts]
 
@@ -423,6 +423,7 @@ def _search(order: dict[str, Any]) -> int:
         jumps, real_time = itertools.cycle(order["clock_s"]), time.time
         time.time = lambda: real_time() + next(jumps)
     disk.POLL_S = search_config._LOCK_WAIT_S = 0.05
+    search.REPORT_PAUSE = search.GENERATION_PAUSE = 0.0  # every page is written, so that steps can be counted
     if order.get("without"):
         _leave_out(order["without"])
     if order.get("step"):

@@ -93,6 +93,17 @@ def test_a_damaged_checkpoint_is_named(eureka, run_folder):
     assert_one_line(code, err, "damaged")
 
 
+def test_an_older_checkpoint_is_not_taken_in_silence(eureka, run_folder):
+    """The newest one is damaged: the figure is of the one before, and standard error says so."""
+    shutil.copytree(run_folder, "two")
+    for suffix in (".pt", ".json"):
+        shutil.copyfile(f"two/model_000003{suffix}", f"two/model_000002{suffix}")
+    Path("two/model_000003.pt").write_bytes(b"nonsense")
+    code, out, err = eureka("evaluate", "two")
+    assert code == 0 and "over" in out, err
+    assert "model_000003.pt" in err and "damaged" in err and "passed over" in err
+
+
 def test_play_films(eureka, run_folder):
     if render.probe_renderer() is None:
         pytest.skip(render.no_renderer_line())
