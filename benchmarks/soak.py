@@ -121,7 +121,17 @@ class SparingGate(Gate):
         }
         judged = super().judge(fresh) if fresh else {}
         self.known.update({reply.text or "": judged[name] for name, reply in fresh.items()})
-        return {name: judged.get(name) or self.known[reply.text or ""] for name, reply in replies.items()}
+        return {
+            name: renamed(judged.get(name) or self.known[reply.text or ""], name) for name, reply in replies.items()
+        }
+
+
+def renamed(verdict: Verdict, name: str) -> Verdict:
+    """The verdict with a component of another name in its graph: equal graphs would train once."""
+    if verdict.graph is None:
+        return verdict
+    (_, first), *others = verdict.graph["components"]
+    return dataclasses.replace(verdict, graph={**verdict.graph, "components": [[f"t0_{name}", first], *others]})
 
 
 def resources() -> dict[str, float]:
