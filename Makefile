@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # Index of torch wheels. Empty: pip's own settings. CPU-only: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-DEMO ?= ball-balance --designer evolution --samples 4 --generations 2 --iterations 40
+DEMO ?= cartpole-swingup --designer evolution --samples 4 --generations 3
 
 VENV := .venv
 BIN := $(VENV)/bin
