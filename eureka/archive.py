@@ -219,6 +219,11 @@ class Archive:
         )
         return [_candidate(row) for row in rows]
 
+    def candidate(self, name: str) -> Candidate | None:
+        """One candidate by its id."""
+        row = self._db.execute("SELECT * FROM candidates WHERE candidate_id=?", (name,)).fetchone()
+        return None if row is None else _candidate(row)
+
     def best(self) -> Candidate | None:
         """The best by held-out fitness over the whole search."""
         return best(self.candidates())

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+_ERROR_KEPT = 1000  # characters; later prompts tell less of it
 
 
 class Status(StrEnum):
@@ -90,6 +92,13 @@ class Candidate:
     def equal_to(self) -> str | None:
         """The candidate whose result this one has, since their rewards compute the same; None if it trained itself."""
         return (self.result or {}).get("equal_to")
+
+    def remembered(self) -> Candidate:
+        """What later generations are told of it: its program and fitness, not the course of its training. A long search
+        holds every candidate."""
+        kept = {key: value for key, value in (self.result or {}).items() if key in ("fitness_by_seed", "equal_to")}
+        error = None if self.error is None else self.error[:_ERROR_KEPT]
+        return replace(self, result=kept or None, reflection=None, error=error)
 
 
 def candidate_id(generation: int, index: int) -> str:

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,6 +66,11 @@ class Run:
         return self.fitness is not None and math.isfinite(self.fitness)
 
 
+DETAILED = 200
+"""Candidates that the page of a larger search shows in full: half of them the best, half the latest, and the best's
+ancestors. Ten thousand prompts and programs make a page that no browser opens."""
+
+
 @dataclass(frozen=True)
 class SearchRecord:
     """A search as its folder tells it.
@@ -79,6 +85,7 @@ class SearchRecord:
         runs: every training the database knows.
         events: (time in Unix seconds, kind, text), oldest first.
         updated_s: Unix time of the newest entry, None for an empty search.
+        detailed: ids of the candidates that are shown in full; only their prompts and replies are read.
     """
 
     folder: Path
@@ -90,6 +97,7 @@ class SearchRecord:
     runs: tuple[Run, ...]
     events: tuple[tuple[float, str, str], ...]
     updated_s: float | None
+    detailed: frozenset[str]
 
     def setting(self, *names: str, default: Any = None) -> Any:
         """The first of `names` with a value: in the meta table, else in search.json; nested tables included."""
@@ -105,7 +113,7 @@ class SearchRecord:
 
         Only a training that has ended is in the database; one that goes on is found by its folder.
         """
-        own = [run for run in self.runs_of_role("candidate") if run.candidate_id == candidate_id]
+        own = self._by_candidate.get(candidate_id, [])
         failed = [run for run in own if run.status != "ok"]
         if own:
             return (failed or own)[0]
@@ -114,6 +122,13 @@ class SearchRecord:
             return None
         place = places[-1]
         return Run(f"{candidate_id}_{place.name}", "candidate", None, place, "training", None, None, candidate_id)
+
+    @cached_property
+    def _by_candidate(self) -> dict[str, list[Run]]:
+        found: dict[str, list[Run]] = {}
+        for run in self.runs_of_role("candidate"):
+            found.setdefault(run.candidate_id or "", []).append(run)
+        return found
 
     def runs_of_role(self, role: str) -> list[Run]:
         """The runs of "candidate", "final", "human" or "sparse", by seed."""
@@ -159,21 +174,55 @@ def read_search(folder: Path) -> SearchRecord:
         with closing(sqlite3.connect(f"file:{quote(str(database.resolve()))}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             connection.execute("BEGIN")
-            tables = {
-                name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
-                for name in ("meta", "asks", "replies", "candidates", "runs", "events")
-            }
+            names = ("meta", "candidates", "runs", "events")
+            tables = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}
+            detailed = _detailed(tables["candidates"])
+            tables |= _conversations(connection, detailed)
     except sqlite3.DatabaseError as error:
         raise UserError(f"Cannot read '{database}': {error}. Restore it from a copy, or start a new search.") from error
     try:
-        return _record(folder, config, tables)
+        return _record(folder, config, tables, detailed)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"Cannot read '{database}': unexpected content ({error}). It is from another version, or damaged."
         ) from error
 
 
-def _record(folder: Path, config: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> SearchRecord:
+def _detailed(rows: list[dict[str, Any]]) -> frozenset[str]:
+    """Ids of the candidates that are shown in full."""
+    if len(rows) <= DETAILED:
+        return frozenset(row["candidate_id"] for row in rows)
+    scored = [row for row in rows if isinstance(row["fitness"], float) and math.isfinite(row["fitness"])]
+    best = sorted(scored, key=lambda row: (-row["fitness"], row["generation"], row["idx"]))[: DETAILED // 2]
+    latest = sorted(rows, key=lambda row: (row["generation"], row["idx"]))[-(DETAILED // 2) :]
+    found = {row["candidate_id"] for row in [*best, *latest]}
+    parents = {row["candidate_id"]: row["parent_id"] for row in rows}
+    ancestor = best[0]["candidate_id"] if best else None
+    for _ in rows:  # an archive that is damaged may hold a circle
+        if ancestor is None:
+            break
+        found.add(ancestor)
+        ancestor = parents.get(ancestor)
+    return frozenset(found)
+
+
+def _conversations(connection: sqlite3.Connection, detailed: frozenset[str]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of asks and replies; prompts and texts of those that are shown in full alone."""
+    connection.create_function("detailed", 1, lambda name: name in detailed, deterministic=True)
+    asks = (
+        "SELECT ask_id, candidate_id, attempt, created_s, IIF(detailed(candidate_id), prompt_json, '[]') AS prompt_json"
+    )
+    reply = "outcome, model, tokens_in, tokens_out, cost, latency_s, error, replies.created_s AS created_s"
+    texts = f"SELECT replies.ask_id AS ask_id, IIF(detailed(candidate_id), text, NULL) AS text, {reply}"
+    return {
+        "asks": [dict(row) for row in connection.execute(f"{asks} FROM asks")],
+        "replies": [dict(row) for row in connection.execute(f"{texts} FROM replies LEFT JOIN asks USING (ask_id)")],
+    }
+
+
+def _record(
+    folder: Path, config: dict[str, Any], tables: dict[str, list[dict[str, Any]]], detailed: frozenset[str]
+) -> SearchRecord:
     stamps = ("created_s", "updated_s", "time_s")
     times = [number(row.get(stamp)) for rows in tables.values() for row in rows for stamp in stamps]
     return SearchRecord(
@@ -189,6 +238,7 @@ def _record(folder: Path, config: dict[str, Any], tables: dict[str, list[dict[st
             for row in sorted(tables["events"], key=lambda row: row["id"])
         ),
         updated_s=max((time for time in times if time is not None), default=None),
+        detailed=detailed,
     )
 
 

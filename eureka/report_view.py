@@ -74,6 +74,8 @@ class CandidateView:
     trouble: str
     attempts: tuple[AttemptView, ...]
     tip: str
+    detailed: bool
+    """Whether program, difference, curves and conversation are there."""
 
     @property
     def id(self) -> str:
@@ -107,10 +109,11 @@ def _candidate_view(
 ) -> CandidateView:
     run = record.run_of(candidate.equal_to or candidate.candidate_id)
     result = candidate.result or (run.result if run else {})
-    metrics, damage = _metrics(run)
+    detailed = candidate.candidate_id in record.detailed
+    metrics, damage = _metrics(run) if detailed else ([], "")
     parent = by_id.get(candidate.parent_id or "")
     rows: list[tuple[str, str]] = []
-    if candidate.source and parent and parent.source:
+    if detailed and candidate.source and parent and parent.source:
         rows = unified_diff(parent.source, candidate.source, parent.candidate_id, candidate.candidate_id)
     fitness = format_spread(candidate.fitness, candidate.fitness_std)
     evaluation = result.get("eval") or {}
@@ -125,13 +128,14 @@ def _candidate_view(
         wall_s=number(result.get("wall_s")) or (number(metrics[-1].get("wall_s")) if metrics else None),
         steps=int(metrics[-1]["iteration"]) if metrics else None,
         run=run,
-        program=highlight(candidate.source) if candidate.source else Markup(""),
+        program=highlight(candidate.source) if detailed and candidate.source else Markup(""),
         diff=tuple(rows),
         diff_size=diff_size(rows),
         curves=tuple(training_curves(metrics, unit)),
-        trouble="\n\n".join(part for part in (_reason(candidate), damage) if part),
-        attempts=tuple(_attempt_view(a, shown) for a in record.attempts.get(candidate.candidate_id, ())),
+        trouble="\n\n".join(part for part in (_reason(candidate), damage) if part and detailed),
+        attempts=tuple(_attempt_view(a, shown) for a in record.attempts.get(candidate.candidate_id, ()) if detailed),
         tip=f"{candidate.candidate_id}: " + (f"{fitness} {unit}".strip() if fitness != DASH else f"{status}, no score"),
+        detailed=detailed,
     )
 
 

@@ -158,7 +158,8 @@ class _Search:
         """One generation, from prompts to fitness."""
         self.listener.generation_started(generation, self.config.generations)
         earlier = self._before(generation)
-        parent = best(earlier)
+        leader = best(earlier)
+        parent = None if leader is None else self.archive.candidate(leader.candidate_id)
         candidates = self._open_candidates(generation, parent)
         contexts = {c.candidate_id: self._context(generation, c.index, parent, earlier) for c in candidates}
         judged = propose(
@@ -189,7 +190,8 @@ class _Search:
         """All candidates of the generations before, which are read once: a long search would read most of its time."""
         known = {c.generation for c in self._earlier}
         for number in range(1, generation):
-            self._earlier += [] if number in known else self.archive.candidates(number)
+            if number not in known:
+                self._earlier += [candidate.remembered() for candidate in self.archive.candidates(number)]
         return list(self._earlier)
 
     def _until(self, generation: int) -> list[Candidate]:
@@ -229,11 +231,11 @@ class _Search:
         """Train what the gate took; of candidates whose rewards compute the same, the first one for all."""
         firsts = self.twins.firsts(self._until(generation))
         self._start_training([c for c in survivors if c.candidate_id not in firsts])
-        state = {c.candidate_id: c for c in self._until(generation)}
         for candidate in survivors:
             if candidate.candidate_id not in firsts:
                 continue
-            first = state[firsts[candidate.candidate_id]]
+            first = self.archive.candidate(firsts[candidate.candidate_id])
+            assert first is not None
             if follows(first):
                 self.listener.say(f"{candidate.candidate_id} computes the same as {first.candidate_id}: trained once")
                 self.archive.put_candidate(as_twin(candidate, first))
@@ -269,25 +271,23 @@ class _Search:
         one (the winner's curse), and would be every later program's parent."""
         seeds = self.config.seeds_per_candidate + self.config.confirm_seeds
         while True:
-            so_far = self._until(generation)
-            self._update_twins(so_far)
-            waiting = unconfirmed(so_far, self.config.confirm, seeds)
+            self._update_twins(generation)
+            waiting = unconfirmed(self._until(generation), self.config.confirm, seeds)
             if not waiting:
                 return
             names = ", ".join(c.candidate_id for c in waiting)
             self.listener.say(f"generation {generation}: {names} on {self.config.confirm_seeds} further seeds")
             self._train(waiting, seeds)
-            if any(c.generation < generation for c in waiting):
+            for earlier in sorted({c.generation for c in waiting} - {generation}):
+                self._update_twins(earlier)
                 self._earlier.clear()
 
-    def _update_twins(self, candidates: list[Candidate]) -> None:
+    def _update_twins(self, generation: int) -> None:
         """What further seeds said of a candidate holds for those that compute the same."""
-        by_id = {c.candidate_id: c for c in candidates}
-        for candidate in candidates:
-            if candidate.equal_to is not None:
-                renewed = as_twin(candidate, by_id[candidate.equal_to])
-                if renewed != candidate:
-                    self.archive.put_candidate(renewed)
+        for candidate in self.archive.candidates(generation):
+            first = None if candidate.equal_to is None else self.archive.candidate(candidate.equal_to)
+            if first is not None and as_twin(candidate, first) != candidate:
+                self.archive.put_candidate(as_twin(candidate, first))
 
     def _training(self, candidate: Candidate, number: int) -> Training:
         assert candidate.source is not None
