@@ -19,7 +19,6 @@ from eureka.search import run_search
 from eureka.search_config import SearchConfig, load_config, start_folder
 
 SLIDER = Path(__file__).parents[1] / "data" / "slider.py"
-MOMENTS = ("first_reply", "judged", "trained", "between_generations", "training", "final", "report")
 
 
 def program(weight: float, name: str) -> str:

@@ -20,7 +20,7 @@ from eureka.search_config import load_config, start_folder
 from eureka.training import Training, finished_result
 from rl.record import read_metrics, read_request
 from tasks.errors import UserError
-from tests.eureka.scripted import MOMENTS, KillingListener, ScriptedDesigner, component_of, slider_config
+from tests.eureka.scripted import KillingListener, ScriptedDesigner, component_of, slider_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,12 +173,13 @@ def _drive(folder: Path, log: Path, moment: str | None = None) -> int:
     return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode
 
 
-def test_a_search_killed_at_every_moment_resumes_to_the_same_end(tmp_path):
-    """SIGKILL at seven moments, one after the other: same candidates, results and replies as an undisturbed search."""
+def test_a_search_killed_again_and_again_resumes_to_the_same_end(tmp_path):
+    """SIGKILL at four moments, one after the other, with real workers: same candidates, results and replies as an
+    undisturbed search. `test_kill_sweep.py` kills at every step, with trainings that are written by a fake."""
     assert _drive(tmp_path / "whole", tmp_path / "whole.log") == 0
     folder, log = tmp_path / "killed", tmp_path / "killed.log"
     finished: dict[Path, int] = {}
-    for moment in MOMENTS:
+    for moment in ("judged", "trained", "training", "final"):
         assert _drive(folder, log, moment) == -signal.SIGKILL, moment
         still = {path: path.stat().st_mtime_ns for path in finished}
         assert still == finished, f"a finished training was repeated before '{moment}'"
