@@ -83,13 +83,18 @@ class TaskView:
 
 
 def initial_messages(
-    view: TaskView, *, index: int = 0, samples: int = 1, history: Sequence[Candidate] = ()
+    view: TaskView,
+    *,
+    index: int = 0,
+    samples: int = 1,
+    history: Sequence[Candidate] = (),
+    remembered: str | None = None,
 ) -> tuple[Message, ...]:
     """The conversation that asks for sample `index` of `samples` as long as nothing has been scored.
 
-    `history` are attempts that failed; why they did is told.
+    `history` are attempts that failed; why they did is told. `remembered` is `memory(history)` where it is known.
     """
-    remembered = memory(history)
+    remembered = memory(history) if remembered is None else remembered
     text = _render(
         "first.j2",
         task=_task_text(view),
@@ -110,6 +115,7 @@ def next_messages(
     reflection: str | None = None,
     index: int = 0,
     samples: int = 1,
+    remembered: str | None = None,
 ) -> tuple[Message, ...]:
     """The conversation that asks for a better program.
 
@@ -119,10 +125,11 @@ def next_messages(
         history: every candidate of earlier generations.
         reflection: what the best's training looked like; `best.reflection` where None.
         index, samples: which sample is asked for, and how many there are.
+        remembered: `memory(history)`, where it is known; the samples of a generation share it.
     """
     source = cut(best.source or "", PROGRAM_CAP)
     happened = cut(reflection or best.reflection or "no record", REFLECTION_CAP)
-    remembered = memory(history)
+    remembered = memory(history) if remembered is None else remembered
     text = _render(
         "next.j2",
         task=_task_text(view),

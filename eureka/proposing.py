@@ -117,14 +117,18 @@ def stored_graph(folder: Path, candidate: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def first_ask(context: DesignContext, view: prompts.TaskView) -> Ask:
-    """The first request for one candidate: from nothing in generation 1, from the best so far afterwards."""
+def first_ask(context: DesignContext, view: prompts.TaskView, remembered: str | None = None) -> Ask:
+    """The first request for one candidate: from nothing in generation 1, from the best so far afterwards.
+
+    `remembered` is `prompts.memory` of the context's history, where it is known.
+    """
     name = candidate_id(context.generation, context.index)
+    place, samples, history = context.index, context.samples, context.history
     if context.best is None:
-        messages = prompts.initial_messages(view, index=context.index, samples=context.samples, history=context.history)
+        messages = prompts.initial_messages(view, index=place, samples=samples, history=history, remembered=remembered)
     else:
         messages = prompts.next_messages(
-            view, best=context.best, history=context.history, index=context.index, samples=context.samples
+            view, best=context.best, history=history, index=place, samples=samples, remembered=remembered
         )
     return Ask(ask_id(name, 0), name, 0, messages, context)
 

@@ -161,10 +161,11 @@ class _Search:
         leader = best(earlier)
         parent = None if leader is None else self.archive.candidate(leader.candidate_id)
         candidates = self._open_candidates(generation, parent)
-        contexts = {c.candidate_id: self._context(generation, c.index, parent, earlier) for c in candidates}
+        history, remembered = tuple(earlier), prompts.memory(earlier)
+        contexts = {c.candidate_id: self._context(generation, c.index, parent, history) for c in candidates}
         judged = propose(
             candidates,
-            {name: first_ask(context, self.view) for name, context in contexts.items()},
+            {name: first_ask(context, self.view, remembered) for name, context in contexts.items()},
             designer=self.designer,
             gate=self.gate,
             archive=self.archive,
@@ -210,7 +211,7 @@ class _Search:
         return opened
 
     def _context(
-        self, generation: int, index: int, parent: Candidate | None, earlier: list[Candidate]
+        self, generation: int, index: int, parent: Candidate | None, history: tuple[Candidate, ...]
     ) -> DesignContext:
         components = None if parent is None else (parent.result or {}).get("components")
         return DesignContext(
@@ -218,7 +219,7 @@ class _Search:
             instruction=self.task.instruction,
             signal_table=self.task.signal_table,
             signal_scales=self.scales,
-            history=tuple(earlier),
+            history=history,
             best=parent,
             best_components=components,
             generation=generation,
