@@ -5,6 +5,9 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 DEMO ?= cartpole-swingup --designer evolution --samples 4 --generations 3
 
+# Processes that share the tests, file by file.
+TEST_PROCESSES ?= 2
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -33,7 +36,7 @@ $(STAMP): pyproject.toml
 	@# torch first and by itself, so that it alone comes from TORCH_INDEX.
 	$(BIN)/python -m pip install -qq $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$($(BIN)/python -c \
 	  'import tomllib; print(*[d for d in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if d.startswith("torch>")])')"
-	@# dev: pytest, hypothesis, ruff, pyright; on Linux x86-64 also ray (260 MB), so that its executor is tested.
+	@# dev: pytest with xdist, hypothesis, ruff, pyright; on Linux x86-64 also ray (260 MB), so that its executor is tested.
 	$(BIN)/python -m pip install -qq -e ".[dev]"
 	@touch $@
 
@@ -52,7 +55,7 @@ browser:  ## where there is no Chromium, and this is root with apt-get: install 
 	else echo "no Chromium here: the report is not opened in a browser; to do so: apt-get install chromium"; fi
 
 test: renderer lint  ## lint, and all tests
-	$(BIN)/python -m pytest -q -ra
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .

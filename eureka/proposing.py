@@ -152,7 +152,7 @@ def _repair(ask: Ask, reply: Reply, verdict: Verdict | None) -> Ask:
 
 def _replies(asks: Sequence[Ask], designer: Designer, archive: Archive, listener: Listener) -> dict[str, Reply]:
     """A reply for each ask, by ask id: the stored one, else the designer's, which is stored as it arrives."""
-    known = archive.replies(_attempt(asks))
+    known = archive.replies(sorted({ask.ask_id for ask in asks}.union(_attempt(asks))))
     if all(ask.ask_id in known for ask in asks) and _only_outages(asks, known):
         # A kill came before these were dropped, below.
         archive.drop_replies(ask.ask_id for ask in asks)

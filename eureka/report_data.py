@@ -208,15 +208,15 @@ def _detailed(rows: list[dict[str, Any]]) -> frozenset[str]:
 
 def _conversations(connection: sqlite3.Connection, detailed: frozenset[str]) -> dict[str, list[dict[str, Any]]]:
     """Rows of asks and replies; prompts and texts of those that are shown in full alone."""
-    connection.create_function("detailed", 1, lambda name: name in detailed, deterministic=True)
-    asks = (
-        "SELECT ask_id, candidate_id, attempt, created_s, IIF(detailed(candidate_id), prompt_json, '[]') AS prompt_json"
-    )
-    reply = "outcome, model, tokens_in, tokens_out, cost, latency_s, error, replies.created_s AS created_s"
-    texts = f"SELECT replies.ask_id AS ask_id, IIF(detailed(candidate_id), text, NULL) AS text, {reply}"
+    # No function of Python's in the statement: an interrupt in it would come back as an error of the database.
+    named = (json.dumps(sorted(detailed)),)
+    shown = "candidate_id IN (SELECT value FROM json_each(?))"
+    asks = f"SELECT ask_id, candidate_id, attempt, created_s, IIF({shown}, prompt_json, '[]') AS prompt_json FROM asks"
+    facts = "outcome, model, tokens_in, tokens_out, cost, latency_s, error, replies.created_s AS created_s"
+    texts = f"SELECT replies.ask_id AS ask_id, IIF({shown}, text, NULL) AS text, {facts} FROM replies"
     return {
-        "asks": [dict(row) for row in connection.execute(f"{asks} FROM asks")],
-        "replies": [dict(row) for row in connection.execute(f"{texts} FROM replies LEFT JOIN asks USING (ask_id)")],
+        "asks": [dict(row) for row in connection.execute(asks, named)],
+        "replies": [dict(row) for row in connection.execute(f"{texts} LEFT JOIN asks USING (ask_id)", named)],
     }
 
 
