@@ -79,7 +79,9 @@ def test_an_endpoint_that_is_down_stops_the_search_with_few_requests(kind: str) 
             designer(url, Breaker(first_s=0.05, longest_s=0.1)).answer(asks(12), replies.append)
         assert time.monotonic() - started < 5
         assert "\n" not in str(stopped.value)
-        assert len(server.requests) <= 54  # how many are on their way when the breaker opens depends on the machine; 72 without
+        assert (
+            len(server.requests) <= 54
+        )  # how many are on their way when the breaker opens depends on the machine; 72 without
     # A web page is no answer worth a second try: the first few are given up before it is known that all are like it.
     assert len(replies) <= (5 if kind == "web pages" else 0)
 
