@@ -18,12 +18,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from rl.failures import disk_full
 from tasks.errors import UserError
 
 POLL_S = 5.0
 """Seconds between two tries of a write that found no room."""
 REPEAT_S = 600.0
 """Seconds after which a search that still waits says so again."""
+ROOM_BYTES = 64 * 2**20
+"""Free space that a training is begun with again: checkpoints and records of several."""
+_LOOK_S = 2.0
+_PROBE_BYTES = 2**20  # really written: a quota does not show in the free space
 _PASSING = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -107,6 +112,70 @@ class Patience:
         search."""
         with contextlib.suppress(OSError):
             self._say(line)
+
+
+class Pause:
+    """No training starts from a write that failed for want of room until there is room. Args: say: takes a line for
+    people."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._folder: Path | None = None
+        self._looked_s = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether a pause was begun and has not been seen to be over."""
+        return self._folder is not None
+
+    def begin(self, who: str, folder: Path) -> None:
+        """`who` could not write to `folder`."""
+        if self._folder is not None:
+            return
+        self._folder = next(place for place in (folder, *folder.resolve().parents) if place.is_dir())
+        self._looked_s = time.monotonic()
+        self._tell(
+            f"{who} cannot be written: the disk is full or its quota used up ({_free(self._folder)}). No training "
+            f"starts before {ROOM_BYTES / 1e6:.0f} MB are free; the search then goes on by itself. Ctrl-C stops it, to be "
+            "resumed later."
+        )
+
+    def lasts(self) -> bool:
+        """Whether there is still no room; looks every two seconds."""
+        if self._folder is None:
+            return False
+        if time.monotonic() - self._looked_s < _LOOK_S:
+            return True
+        self._looked_s = time.monotonic()
+        if not has_room(self._folder):
+            return True
+        self._tell(f"there is room again ({_free(self._folder)}): the search goes on.")
+        self._folder = None
+        return False
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # people may be told through a file on the same disk
+            self._say(line)
+
+
+def has_room(folder: Path) -> bool:
+    """Whether `ROOM_BYTES` are free, and a megabyte of them can be written."""
+    if shutil.disk_usage(folder).free < ROOM_BYTES:
+        return False
+    probe = folder / f".room.{os.getpid()}.part"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return True
 
 
 def _free(folder: Path) -> str:

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eureka.disk import Pause
 from eureka.executors.base import Ended, Ending, Executor, Job
 from eureka.executors.processes import end_orphans
 from eureka.listener import Listener
-from eureka.room import Pause
 from rl.failures import (
     DEVICE_ERROR,
     DISK_FULL,
@@ -90,7 +90,7 @@ def run_trainings(trainings: Sequence[Training], executor: Executor, listener: L
             on_result(training, finished)
             continue
         runs[training.run_id] = _Open(training)
-    pause = Pause(listener)
+    pause = Pause(listener.say)
     waiting = list(runs.values())
     for run in waiting:
         listener.run_started(run.training.run_id, run.training.run_dir, run.training.request.config.iterations)

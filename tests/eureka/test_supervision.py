@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eureka import room
+from eureka import disk
 from eureka.executors import local, memory, processes
 from eureka.executors.base import Ended
 from eureka.executors.local import LocalExecutor
@@ -435,8 +435,8 @@ def fill_up(place: Path, leave: int = 0) -> Path:
 @pytest.mark.parametrize("leave", [0, 200_000], ids=["the search cannot write", "the worker cannot write"])
 def test_a_full_disk_is_waited_for(training, small_disk, monkeypatch, leave):
     """One line says so, nothing is started or tried in between, and the training then ends as if nothing had been."""
-    monkeypatch.setattr(room, "ROOM_BYTES", MIB)
-    monkeypatch.setattr(room, "_LOOK_S", 0.2)
+    monkeypatch.setattr(disk, "ROOM_BYTES", MIB)
+    monkeypatch.setattr(disk, "_LOOK_S", 0.2)
     ballast = fill_up(small_disk, leave)
     seen: list[int] = []
 
@@ -452,7 +452,8 @@ def test_a_full_disk_is_waited_for(training, small_disk, monkeypatch, leave):
     assert set(seen[1:4]) == {tried}, "it was started again on a full disk"
     assert "attempts" not in result
     assert len(heard.lines) == 2
-    assert heard.lines[0].startswith(f"fill: the disk of {small_disk}") and "Ctrl-C" in heard.lines[0]
+    assert heard.lines[0].startswith("fill cannot be written: the disk is full") and "Ctrl-C" in heard.lines[0]
+    assert f"MB at {small_disk}" in heard.lines[0]
     assert heard.lines[1].startswith("there is room again")
 
 
@@ -483,7 +484,7 @@ def test_a_quota_shows_only_when_something_is_written(tmp_path, monkeypatch):
         real(handle)
         raise OSError(122, "Disk quota exceeded")
 
-    assert room._has_room(tmp_path)
+    assert disk.has_room(tmp_path)
     monkeypatch.setattr(os, "fsync", fsync)
-    assert not room._has_room(tmp_path)
+    assert not disk.has_room(tmp_path)
     assert not list(tmp_path.iterdir())
