@@ -136,8 +136,8 @@ class Pause:
         self._looked_s = time.monotonic()
         self._tell(
             f"{who} cannot be written: the disk is full or its quota used up ({_free(self._folder)}). No training "
-            f"starts before {ROOM_BYTES / 1e6:.0f} MB are free; the search then goes on by itself. Ctrl-C stops it, to be "
-            "resumed later."
+            f"starts before {ROOM_BYTES / 1e6:.0f} MB are free; the search then goes on by itself. Ctrl-C stops "
+            "it, to be resumed later."
         )
 
     def lasts(self) -> bool:
