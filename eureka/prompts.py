@@ -19,6 +19,7 @@ from eureka.candidate import Candidate, Status, ranked
 from eureka.designers.base import Message
 from eureka.reflection import figure, summarise
 from rewards import allowed
+from rl.config import TrainConfig, config_for
 from tasks.source_view import designer_source
 from tasks.task import Task
 
@@ -64,10 +65,15 @@ class TaskView:
     max_steps: int
     fitness_unit: str
     source: str
+    learning: str
+    """By what a policy learns: sentences."""
 
     @classmethod
-    def of(cls, task: Task) -> TaskView:
-        """The view of a task. Raises OSError where the task's source cannot be read."""
+    def of(cls, task: Task, training: TrainConfig | None = None) -> TaskView:
+        """The view of a task that is trained by `training`, the task's own settings where None.
+
+        Raises OSError where the task's source cannot be read.
+        """
         return cls(
             name=task.name,
             instruction=task.instruction,
@@ -79,7 +85,25 @@ class TaskView:
             max_steps=round(task.episode_length_s / task.control_dt_s),
             fitness_unit=task.fitness_unit,
             source=designer_source(task),
+            learning=learning(training or config_for(task), task.control_dt_s),
         )
+
+
+def learning(training: TrainConfig, control_dt_s: float) -> str:
+    """What a designer is told of the training: how much there is to see, and how far ahead a policy looks."""
+    gamma = training.ppo.gamma
+    steps = training.env_steps
+    text = (
+        f"PPO, {training.num_envs} worlds at once, {training.iterations} rollouts of {training.steps_per_env} steps: "
+        f"{steps / 1e6:.3g} million steps in all, and then it is over."
+    )
+    if gamma >= 1.0:
+        return text + " Future reward is not discounted."
+    # The weights gamma^k sum to 1 / (1 - gamma).
+    return text + (
+        f" Future reward is discounted by {gamma:g} a step, so the policy looks about "
+        f"{control_dt_s / (1.0 - gamma):.2g} s ahead."
+    )
 
 
 def initial_messages(
@@ -130,6 +154,8 @@ def next_messages(
     source = cut(best.source or "", PROGRAM_CAP)
     happened = cut(reflection or best.reflection or "no record", REFLECTION_CAP)
     remembered = memory(history) if remembered is None else remembered
+    rival = runner_up(best, history)
+    rival_source = cut(rival.source or "", PROGRAM_CAP) if rival else ""
     text = _render(
         "next.j2",
         task=_task_text(view),
@@ -139,12 +165,25 @@ def next_messages(
         best_source=source,
         reflection=happened,
         memory=remembered,
-        fence=fence_for(source, happened, remembered),
+        fence=fence_for(source, happened, remembered, rival_source),
         index=index,
         samples=samples,
         style=NEXT_STYLES[index % len(NEXT_STYLES)],
+        rival=rival,
+        rival_fitness=figure(rival.fitness) if rival else "",
+        rival_source=rival_source,
     )
     return (Message("system", _system_text()), Message("user", text))
+
+
+def runner_up(best: Candidate, history: Sequence[Candidate]) -> Candidate | None:
+    """The best scored candidate that is another program than `best`; None where there is none."""
+    same = {best.candidate_id, best.equal_to} - {None}
+    for candidate in ranked(history):
+        copy = candidate.candidate_id in same or candidate.equal_to in same or candidate.source == best.source
+        if candidate.source and not copy:
+            return candidate
+    return None
 
 
 def repair_messages(previous: Sequence[Message], reply: str | None, problems: str) -> tuple[Message, ...]:

@@ -110,7 +110,7 @@ class _Search:
         self.train_config = config.training()
         self.patience = Patience(folder, listener.say)
         self.archive = Archive(folder / DATABASE, patience=self.patience)
-        self.view = prompts.TaskView.of(self.task)
+        self.view = prompts.TaskView.of(self.task, self.train_config)
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
         self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.twins = Twins(folder)

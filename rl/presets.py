@@ -40,6 +40,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "steps_per_env": 16,
         "iterations": 150,
         "save_interval": 50,
+        # Falls are rare and cost half an episode: of 64 episodes their number alone moves the mean by 0.1 m/s.
+        "eval_episodes": 256,
         "ppo": {
             "num_learning_epochs": 2,
             "hidden_dims": (128, 64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import math
 import re
@@ -16,6 +17,7 @@ from eureka.candidate import Candidate, Status
 from rewards.check import check
 from rewards.library.library import load
 from rewards.source import extract
+from rl.config import config_for
 from tasks import registry
 from tasks.signals import Signal, SignalTable
 
@@ -30,7 +32,7 @@ BEST = Candidate(
     fitness_std=0.5,
     reflection="a_exp: [0.1, 0.9]",
 )
-VIEW = prompts.TaskView("t", "do it", "SIGNALS", "ACTIONS", 2, "50", "10", 500, "m/s", "SOURCE")
+VIEW = prompts.TaskView("t", "do it", "SIGNALS", "ACTIONS", 2, "50", "10", 500, "m/s", "SOURCE", "LEARNING")
 
 
 def everything(view: prompts.TaskView) -> str:
@@ -223,3 +225,31 @@ def test_templates_are_shipped_as_text_beside_the_module() -> None:
         "repair.j2",
     }
     assert not (folder / "__init__.py").exists()
+
+
+def test_the_prompt_tells_by_what_a_policy_learns() -> None:
+    """Budget and horizon of the settings that are used, not of the task's own."""
+    task = registry.make("ant-run")
+    text = prompts.learning(config_for(task, {"num_envs": 100, "steps_per_env": 10, "iterations": 30}), 0.02)
+    assert "0.03 million steps" in text and "100 worlds" in text
+    assert "about 2 s ahead" in text  # 0.02 s / (1 - 0.99)
+    view = prompts.TaskView.of(task, config_for(task, {"iterations": 7, "ppo": {"gamma": 0.9}}))
+    told = prompts.initial_messages(view)[1].content
+    assert "7 rollouts" in told and "0.2 s ahead" in told
+
+
+def test_the_next_best_program_is_shown_and_no_copy_of_the_best() -> None:
+    def scored(name: str, fitness: float, source: str, equal_to: str | None = None) -> Candidate:
+        result = {"equal_to": equal_to} if equal_to else None
+        return dataclasses.replace(
+            BEST, candidate_id=name, index=int(name[-2:]), fitness=fitness, source=source, result=result
+        )
+
+    other = SOURCE.replace("a_exp", "b_exp")
+    copies = [scored("g01_c02", 1.25, SOURCE), scored("g01_c03", 1.25, SOURCE + "\n", equal_to="g01_c01")]
+    history = [BEST, *copies, scored("g01_c04", 1.0, other), scored("g01_c05", 0.5, SOURCE.replace("a_exp", "c_exp"))]
+    assert prompts.runner_up(BEST, history) == history[3]
+    assert prompts.runner_up(BEST, [BEST, *copies]) is None
+    text = prompts.next_messages(VIEW, BEST, history)[1].content
+    assert "next best program is g01_c04" in text and "b_exp = actions" in text and "c_exp = actions" not in text
+    assert "next best program" not in prompts.next_messages(VIEW, BEST, [BEST, *copies])[1].content
