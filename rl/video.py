@@ -1,7 +1,7 @@
 """Videos of a policy: one world is rolled out here, and its states are drawn and encoded in a child process.
 
-The rollout is deterministic in the seed. What is drawn is the configuration (qpos) at control steps; a task's own
-memory, such as a moving goal that is no body of the model, does not show. `rl.render` finds a renderer; without one
+The rollout is deterministic in the seed. What is drawn is the configuration (qpos) at control steps, in the
+task's visual model; `Task.visual_qpos` may show more, such as a goal. `rl.render` finds a renderer; without one
 there is no video, one line, and no failure.
 
 Axes: F frames.
@@ -30,7 +30,7 @@ from rl.render import (
     no_renderer_line,
     probe_renderer,
 )
-from tasks.env import make_env
+from tasks.env import TaskEnv, make_env
 from tasks.errors import UserError
 from tasks.task import Task
 
@@ -141,7 +141,7 @@ def film(task: Task, policy: Policy, *, seconds: float | None, seed: int, width:
     if failed and (len(states) - 1) % stride:
         shown = np.concatenate([shown, states[-1:]])
     return Reel(
-        model=_binary(task.build_model()),
+        model=_binary(task.build_visual_model()),
         qpos=shown,
         camera=task.camera,
         width=width,
@@ -158,12 +158,12 @@ def rollout(task: Task, policy: Policy, *, seconds: float | None = None, seed: i
         task, policy, seconds, seed: As in `record_video`.
 
     Returns:
-        qpos (F, nq) float64, one row per control step with the start first, and whether the last episode ended by a
-        failure just then.
+        qpos of the visual model (F, nq) float64, one row per control step with the start first, and whether the
+        last episode ended by a failure just then.
     """
     limit_s = min(task.episode_length_s, DEFAULT_SECONDS) if seconds is None else seconds
     env = make_env(task, 1, seed=seed, num_threads=1)
-    states = [_state(env.sim.qpos)]
+    states = [_state(env)]
     failed = False
     try:
         with torch.no_grad():
@@ -174,14 +174,15 @@ def rollout(task: Task, policy: Policy, *, seconds: float | None = None, seed: i
                 # Once an episode has ended the world holds the start of the next one.
                 if seconds is None and bool(step.done[0]):
                     break
-                states.append(_state(env.sim.qpos))
+                states.append(_state(env))
     finally:
         env.close()
     return np.stack(states), failed and seconds is None
 
 
-def _state(qpos: Tensor) -> np.ndarray:
-    return qpos[0].cpu().numpy().astype(np.float64)
+def _state(env: TaskEnv) -> np.ndarray:
+    """Configuration (nq,) of the visual model for the one world of `env`."""
+    return env.task.visual_qpos(env.sim.qpos, env.sim.memory)[0].cpu().numpy().astype(np.float64)
 
 
 def _binary(model: mujoco.MjModel) -> bytes:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tasks.errors import UserError, did_you_mean
 from tasks.signals import Signals
 from tasks.sim import Simulation
+from tasks.subset import WorldSubset
 from tasks.task import Task, check_task
 
 BACKENDS = ("native",)
@@ -56,6 +57,7 @@ class TaskEnv:
         for name in ("actions", "previous_actions"):
             sim.memory[name] = torch.zeros(self.num_envs, self.num_actions, device=self.device)
         task.setup(sim)
+        self._check_memory()
         self._observation = self.reset()
         self.num_observations = int(self._observation.shape[1])
 
@@ -96,17 +98,35 @@ class TaskEnv:
         truncated = (self.episode_step >= self.max_episode_steps) & ~terminated
         done = terminated | truncated
 
+        changed = self.task.update(self.sim, signals, self._rng)
         ended = done.nonzero(as_tuple=True)[0]
-        fresh = signals
         if ended.numel():
             self._reset_worlds(ended)
-            fresh = self.task.signals(self.sim)
-        self._observation = self.task.observe(fresh)
+        self._observation = self._observe(signals, ended if changed is None else (changed | done).nonzero()[:, 0])
         return EnvStep(self._observation, signals, terminated, truncated, reasons, done)
 
     def close(self) -> None:
         """Release the simulation."""
         self.sim.close()
+
+    def _observe(self, signals: Signals, stale: Tensor) -> Tensor:
+        """The observation (N, O), for which the signals of worlds `stale` (n,) are computed again, and only theirs."""
+        if stale.numel() == self.num_envs:
+            return self.task.observe(self.task.signals(self.sim))
+        observation = self.task.observe(signals)
+        if not stale.numel():
+            return observation
+        fresh = self.task.observe(self.task.signals(WorldSubset(self.sim, stale)))
+        # Out of place: an observation may be a view of a signal.
+        return observation.index_copy(0, stale, fresh)
+
+    def _check_memory(self) -> None:
+        for name, tensor in self.sim.memory.items():
+            if tensor.ndim < 1 or tensor.shape[0] != self.num_envs:
+                raise UserError(
+                    f"task '{self.task.name}': memory['{name}'] has shape {tuple(tensor.shape)}, expected "
+                    f"({self.num_envs}, ...), one row a world; what all worlds share belongs in sim.constants."
+                )
 
     def _reset_worlds(self, env_ids: Tensor) -> None:
         for name in ("actions", "previous_actions"):

@@ -8,14 +8,15 @@ Axes: N worlds, nq/nv/nu as in MuJoCo. Tensors are float32 on `device`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import mujoco
 from torch import Tensor
 
 
-class Simulation(Protocol):
-    """N independent worlds of one MuJoCo model."""
+class SimulationState(Protocol):
+    """N worlds to read from: what a task's `signals` gets."""
 
     num_envs: int
     device: str
@@ -24,8 +25,13 @@ class Simulation(Protocol):
     """Duration of one substep."""
     substeps: int
     """Substeps of one `step`; the control period is `substeps * physics_dt_s`."""
-    memory: dict[str, Tensor]
-    """The task's own per-world tensors (N, d): previous action, command, goal."""
+    constants: dict[str, Tensor]
+    """The task's tensors that are the same for all worlds: limits, gains, default poses. Any shape."""
+
+    @property
+    def memory(self) -> Mapping[str, Tensor]:
+        """The task's own per-world tensors (N, ...)."""
+        ...
 
     @property
     def qpos(self) -> Tensor:
@@ -45,6 +51,14 @@ class Simulation(Protocol):
     def sensor(self, name: str) -> Tensor:
         """A named MJCF sensor, (N, dim). The first call makes the backend compute its stage from then on."""
         ...
+
+
+class Simulation(SimulationState, Protocol):
+    """N independent worlds of one MuJoCo model."""
+
+    memory: dict[str, Tensor]
+    """The task's own per-world tensors (N, ...): previous action, command, goal. Replace a tensor to change it, never
+    write into it: signals that were handed out earlier may hold it."""
 
     def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Put worlds env_ids (n,) into a new state, qpos (n, nq), qvel (n, nv), at time 0 with nothing remembered."""

@@ -61,6 +61,7 @@ class NativeSimulation:
         self.physics_dt_s = float(model.opt.timestep)
         self.substeps = substeps
         self.memory: dict[str, Tensor] = {}
+        self.constants: dict[str, Tensor] = {}
         self._batch = Batch(model, num_envs, num_threads)
         self._qpos64 = self._batch.bind("qpos")
         self._qvel64 = self._batch.bind("qvel")

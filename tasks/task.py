@@ -7,7 +7,8 @@ Axes: N worlds, O observation, A action. SI units, radians, quaternions w-first.
 body frame. All tensors are float32 on the simulation's device.
 
 Order within one control step, as `tasks.env.TaskEnv` runs it:
-`act` -> physics -> `signals` -> `terminate`, `fitness` -> (where an episode ended) `reset` -> `signals` -> `observe`.
+`act` -> physics -> `signals` -> `terminate`, `fitness` -> `update` -> (where an episode ended) `reset` -> `signals` (of
+the worlds where `update` or `reset` changed anything) -> `observe`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from tasks.errors import UserError
 from tasks.signals import Signals, SignalTable
-from tasks.sim import Simulation
+from tasks.sim import Simulation, SimulationState
 
 Reduce = Literal["mean", "sum", "max", "last"]
 
@@ -77,6 +78,20 @@ class Task:
         except ValueError as error:
             raise UserError(f"MuJoCo cannot compile {where}: {' '.join(str(error).split())}") from error
 
+    def build_visual_model(self) -> mujoco.MjModel:
+        """The model that videos are drawn with, where it is not the one that is simulated: a robot with its meshes.
+        `visual_qpos` says how the states of one look in the other."""
+        return self.build_model()
+
+    def visual_qpos(self, qpos: Tensor, memory: Mapping[str, Tensor]) -> Tensor:
+        """Positions of the visual model (N, nq of it) for states of the simulated one.
+
+        Args:
+            qpos: (N, nq) of the simulated model.
+            memory: The task's own tensors, (N, ...) each, such as a goal that is drawn.
+        """
+        return qpos
+
     def substeps(self, model: mujoco.MjModel) -> int:
         """Physics steps per control step.
 
@@ -93,7 +108,8 @@ class Task:
         return count
 
     def setup(self, sim: Simulation) -> None:
-        """Allocate per-world tensors in `sim.memory`, each (N, d). `actions` and `previous_actions` exist already."""
+        """Allocate per-world tensors in `sim.memory`, each (N, ...), and what all worlds share in `sim.constants`.
+        `actions` and `previous_actions` exist already."""
 
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """Put worlds env_ids (n,) at the start of an episode by `sim.set_state`, drawing from rng only."""
@@ -104,9 +120,21 @@ class Task:
         low, high = self._ctrl_range(sim)
         sim.set_ctrl(low + 0.5 * (actions + 1.0) * (high - low))
 
-    def signals(self, sim: Simulation) -> Signals:
-        """The tensors of `signal_table` for the present state."""
+    def signals(self, sim: SimulationState) -> Signals:
+        """The tensors of `signal_table` for the present state. Reads only: `sim` may be some worlds of many."""
         raise NotImplementedError
+
+    def update(self, sim: Simulation, signals: Signals, rng: torch.Generator) -> Tensor | None:
+        """Change what a running episode is about, once the step has been rewarded: a goal that was reached, a command
+        whose time is up. Replaces tensors in `sim.memory`, drawing from rng only.
+
+        Args:
+            sim: All worlds, also those whose episode has just ended; `reset` comes after this.
+            signals: Of the step, as the reward sees them.
+
+        Returns:
+            (N,) bool: worlds whose signals are to be computed again for the next observation. None: no world's.
+        """
 
     def observe(self, signals: Signals) -> Tensor:
         """What the policy sees, (N, O)."""
@@ -122,11 +150,11 @@ class Task:
 
     @staticmethod
     def _ctrl_range(sim: Simulation) -> tuple[Tensor, Tensor]:
-        """Actuators' control ranges (A,), (A,), kept in the simulation's memory of constants."""
-        if "_ctrl_low" not in sim.memory:
+        """Actuators' control ranges (A,), (A,), kept among the simulation's constants."""
+        if "_ctrl_low" not in sim.constants:
             limits = torch.tensor(sim.model.actuator_ctrlrange, dtype=torch.float32, device=sim.device)
-            sim.memory["_ctrl_low"], sim.memory["_ctrl_high"] = limits[:, 0].clone(), limits[:, 1].clone()
-        return sim.memory["_ctrl_low"], sim.memory["_ctrl_high"]
+            sim.constants["_ctrl_low"], sim.constants["_ctrl_high"] = limits[:, 0].clone(), limits[:, 1].clone()
+        return sim.constants["_ctrl_low"], sim.constants["_ctrl_high"]
 
 
 def check_task(task: Task) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tasks.math import quat_rotate, uniform
 from tasks.signals import Signal, Signals, SignalTable
-from tasks.sim import Simulation
+from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
 
 TABLE_RADIUS_M = 0.5
@@ -88,7 +88,7 @@ class BallBalance(Task):
         qvel[:, 5], qvel[:, 6] = -velocity[:, 1] / BALL_RADIUS_M, velocity[:, 0] / BALL_RADIUS_M
         sim.set_state(env_ids, qpos, qvel)
 
-    def signals(self, sim: Simulation) -> Signals:
+    def signals(self, sim: SimulationState) -> Signals:
         """Everything from qpos and qvel; a free joint's qvel is linear in the world and angular in the body frame."""
         qpos, qvel = sim.qpos, sim.qvel
         tilt, tilt_velocity = qpos[:, :2], qvel[:, :2]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tasks.math import uniform
 from tasks.signals import Signal, Signals, SignalTable
-from tasks.sim import Simulation
+from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
 
 HINGE_HEIGHT_M = 1.2
@@ -76,7 +76,7 @@ class _Cartpole(Task):
         ]
     )
 
-    def signals(self, sim: Simulation) -> Signals:
+    def signals(self, sim: SimulationState) -> Signals:
         """Everything from qpos and qvel in closed form."""
         x, theta = sim.qpos[:, :1], sim.qpos[:, 1:]
         x_dot, theta_dot = sim.qvel[:, :1], sim.qvel[:, 1:]

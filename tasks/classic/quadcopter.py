@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tasks.math import quat_axis, quat_from_axis_angle, quat_multiply, quat_rotate_inverse, uniform
 from tasks.signals import Signal, Signals, SignalTable
-from tasks.sim import Simulation
+from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
 
 TARGET_POSITION_M = (0.0, 0.0, 1.0)
@@ -92,7 +92,7 @@ class QuadcopterHover(Task):
         position = torch.tensor(TARGET_POSITION_M) + offset
         sim.set_state(env_ids, torch.cat([position, orientation], dim=-1), torch.cat([velocity, rate], dim=-1))
 
-    def signals(self, sim: Simulation) -> Signals:
+    def signals(self, sim: SimulationState) -> Signals:
         """Everything from qpos and qvel; a free joint's qvel is linear in the world and angular in the body frame."""
         position, orientation = sim.qpos[:, :3], sim.qpos[:, 3:7]
         velocity = sim.qvel[:, :3]

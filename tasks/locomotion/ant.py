@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tasks.math import quat_axis, quat_rotate_inverse, uniform
 from tasks.signals import Signal, Signals, SignalTable
-from tasks.sim import Simulation
+from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
 
 STAND_HEIGHT_M = 0.58
@@ -133,7 +133,7 @@ class AntRun(Task):
         qpos[:, 7:] += uniform((n, 8), -RESET_NOISE, RESET_NOISE, rng)
         sim.set_state(env_ids, qpos, uniform((n, 14), -RESET_NOISE, RESET_NOISE, rng))
 
-    def signals(self, sim: Simulation) -> Signals:
+    def signals(self, sim: SimulationState) -> Signals:
         """Everything from qpos and qvel; a free joint's qvel is linear in the world and angular in the
         body frame."""
         qpos, qvel = sim.qpos, sim.qvel

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks import registry
 from tasks.env import make_env, sample_signals
 from tasks.errors import UserError
+from tasks.signals import Signal, SignalTable
+from tasks.subset import WorldSubset
 from tests.tasks.toy_tasks import Slider
 
 
@@ -231,3 +234,85 @@ def test_a_model_that_does_not_compile_is_one_line(tmp_path):
         with pytest.raises(UserError, match=word) as caught:
             make_env(task, 1)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_signals_of_some_worlds_are_those_of_all(name: str):
+    """Only worlds that start anew are computed again; nothing else may come out than if all had been. Bit for bit, but
+    for torch.atan2, whose last bit depends on the place of a number in its tensor."""
+    rounded = {"pole_angle"}
+    task = registry.make(name)
+    env = make_env(task, 37, seed=3)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        step = env.step(torch.rand(37, env.num_actions, generator=rng) * 2 - 1)
+        whole = task.signals(env.sim)
+        assert torch.equal(step.observation, task.observe(whole))
+    for ids in ([0], [36], [1, 4, 5, 6, 20], list(range(0, 37, 2)), list(range(37))):
+        some = task.signals(WorldSubset(env.sim, torch.tensor(ids)))
+        assert list(some) == list(whole)
+        for key, tensor in some.items():
+            close = torch.allclose(tensor, whole[key][ids], rtol=0.0, atol=5e-7)
+            assert close if key in rounded else torch.equal(tensor, whole[key][ids]), key
+        assert torch.equal(task.observe(some), task.observe(whole)[ids])
+
+
+def test_a_subset_has_rows_of_sensors_memory_and_state_and_cannot_be_set():
+    env = make_env(Slider(), 4)
+    env.step(torch.tensor([[-1.0], [0.0], [0.5], [1.0]]))
+    some = WorldSubset(env.sim, torch.tensor([1, 3]))
+    assert some.num_envs == 2 and some.substeps == 2 and len(some.memory) == 2
+    assert some.memory["actions"].tolist() == [[0.0], [1.0]] and list(some.memory) == list(env.sim.memory)
+    assert torch.equal(some.qvel, env.sim.qvel[[1, 3]])
+    assert not hasattr(some, "set_state") and not hasattr(some, "step")
+    with pytest.raises(TypeError):
+        some.memory["actions"] = torch.zeros(2, 1)  # type: ignore[index]
+
+
+class Chaser(Slider):
+    """Asked for a place that moves by 1 m as soon as the mass is right of the centre."""
+
+    signal_table = SignalTable([*Slider.signal_table, Signal("goal", 1, "m", "world", "command", "where to be")])
+
+    def setup(self, sim):
+        sim.memory["goal"] = torch.zeros(sim.num_envs, 1)
+        self.calls: list[list[float]] = []
+
+    def reset(self, sim, env_ids, rng):
+        super().reset(sim, env_ids, rng)
+        sim.memory["goal"] = sim.memory["goal"].index_fill(0, env_ids, -5.0)
+
+    def signals(self, sim):
+        return {**super().signals(sim), "goal": sim.memory["goal"]}
+
+    def update(self, sim, signals, rng):
+        reached = signals["position"][:, 0] > 0
+        self.calls.append(signals["goal"][:, 0].tolist())
+        sim.memory["goal"] = sim.memory["goal"] + reached[:, None].float()
+        return reached
+
+    def observe(self, signals):
+        return torch.cat([signals["position"], signals["goal"]], dim=-1)
+
+
+def test_a_task_changes_its_goal_after_the_step_was_rewarded_and_before_the_policy_looks():
+    env = make_env(Chaser(), 6, seed=1)
+    env.episode_step[:] = torch.tensor([0, 0, 0, 19, 19, 19])
+    before = env.observe()[:, 1].clone()
+    assert before.tolist() == [-5.0] * 6
+    step = env.step(hold(6, REST))
+    assert step.signals["goal"][:, 0].tolist() == [-5.0] * 6  # what the reward sees: the goal as it was
+    right = (step.signals["position"][:, 0] > 0).tolist()
+    assert any(right[:3]) and not all(right[:3])
+    expected = [-4.0 if moved else -5.0 for moved in right[:3]] + [-5.0] * 3  # an episode that ended starts anew
+    assert step.observation[:, 1].tolist() == expected
+    assert env.task.calls == [[-5.0] * 6]
+
+
+def test_memory_that_is_not_one_row_a_world_is_refused():
+    class Wrong(Slider):
+        def setup(self, sim):
+            sim.memory["limits"] = torch.zeros(2, 1)
+
+    with pytest.raises(UserError, match=r"memory\['limits'\] has shape \(2, 1\), expected \(3, ...\).*constants"):
+        make_env(Wrong(), 3)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.signals import Signal, Signals, SignalTable
-from tasks.sim import Simulation
+from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
 
 CRAWLER_XML = """
@@ -76,7 +76,7 @@ class Slider(Task):
         spread = self.start_spread_m
         sim.set_state(env_ids, torch.rand(n, 1, generator=rng) * 2 * spread - spread, torch.zeros(n, 1))
 
-    def signals(self, sim: Simulation) -> Signals:
+    def signals(self, sim: SimulationState) -> Signals:
         """State and actions."""
         return {
             "position": sim.qpos,
