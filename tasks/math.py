@@ -6,6 +6,8 @@ kinematics for the error-state Kalman filter", arXiv:1711.02508, sections 1 and 
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,43 @@ def quat_axis(q: Tensor, axis: int) -> Tensor:
     else:
         raise ValueError(f"axis is {axis}; expected 0, 1 or 2.")
     return torch.stack(columns, dim=-1)
+
+
+def quat_to_matrix(q: Tensor) -> Tensor:
+    """Rotation matrix from body to world of a unit quaternion. (..., 4) -> (..., 3, 3).
+
+    Columns are the body's axes in the world, rows the world's axes in the body. A handful of operations, where
+    `quat_axis` and `quat_rotate` take a dozen each.
+    """
+    a, b, c, d, ab_weight, cd_weight, identity = _matrix_terms(q.device, q.dtype)
+    ab = q.index_select(-1, a) * q.index_select(-1, b)
+    cd = q.index_select(-1, c) * q.index_select(-1, d)
+    return identity.addcmul(ab, ab_weight).addcmul(cd, cd_weight).unflatten(-1, (3, 3))
+
+
+def matrix_rotate_inverse(m: Tensor, v: Tensor) -> Tensor:
+    """Rotate v from the world into the body frame of the rotation matrix m. (..., 3, 3), (..., 3) -> (..., 3)."""
+    x, y, z = v.split(1, dim=-1)
+    return (x * m[..., 0, :]).addcmul(y, m[..., 1, :]).addcmul(z, m[..., 2, :])
+
+
+_MATRIX_ENTRIES = (
+    ("yy", -2, "zz", -2), ("xy", 2, "wz", -2), ("xz", 2, "wy", 2),
+    ("xy", 2, "wz", 2), ("xx", -2, "zz", -2), ("yz", 2, "wx", -2),
+    ("xz", 2, "wy", -2), ("yz", 2, "wx", 2), ("xx", -2, "yy", -2),
+)  # fmt: skip
+"""Rotation matrix minus identity, row by row: each entry is two weighted products of components."""
+
+
+@functools.cache
+def _matrix_terms(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """`_MATRIX_ENTRIES` as tensors (9,): the components' places, four of them, two weights; and the identity."""
+    places = [
+        torch.tensor(["wxyz".index(entry[product][factor]) for entry in _MATRIX_ENTRIES], device=device)
+        for product, factor in ((0, 0), (0, 1), (2, 0), (2, 1))
+    ]
+    weights = [torch.tensor([entry[k] for entry in _MATRIX_ENTRIES], dtype=dtype, device=device) for k in (1, 3)]
+    return (*places, *weights, torch.eye(3, dtype=dtype, device=device).flatten())
 
 
 def quat_yaw(q: Tensor) -> Tensor:

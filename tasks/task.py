@@ -117,8 +117,8 @@ class Task:
 
     def act(self, sim: Simulation, actions: Tensor) -> None:
         """Apply actions (N, A) in [-1, 1]. Here: mapped linearly onto each actuator's control range."""
-        low, high = self._ctrl_range(sim)
-        sim.set_ctrl(low + 0.5 * (actions + 1.0) * (high - low))
+        centre, half = self._ctrl_range(sim)
+        sim.set_ctrl(torch.addcmul(centre, actions, half))
 
     def signals(self, sim: SimulationState) -> Signals:
         """The tensors of `signal_table` for the present state. Reads only: `sim` may be some worlds of many."""
@@ -150,11 +150,12 @@ class Task:
 
     @staticmethod
     def _ctrl_range(sim: Simulation) -> tuple[Tensor, Tensor]:
-        """Actuators' control ranges (A,), (A,), kept among the simulation's constants."""
-        if "_ctrl_low" not in sim.constants:
+        """Centre and half width of the actuators' control ranges (A,), (A,), kept among the simulation's constants."""
+        if "_ctrl_centre" not in sim.constants:
             limits = torch.tensor(sim.model.actuator_ctrlrange, dtype=torch.float32, device=sim.device)
-            sim.constants["_ctrl_low"], sim.constants["_ctrl_high"] = limits[:, 0].clone(), limits[:, 1].clone()
-        return sim.constants["_ctrl_low"], sim.constants["_ctrl_high"]
+            sim.constants["_ctrl_centre"] = limits.mean(dim=1)
+            sim.constants["_ctrl_half"] = 0.5 * (limits[:, 1] - limits[:, 0])
+        return sim.constants["_ctrl_centre"], sim.constants["_ctrl_half"]
 
 
 def check_task(task: Task) -> None:
