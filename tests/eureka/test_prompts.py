@@ -154,7 +154,7 @@ def test_the_next_prompt_tells_the_best_and_what_failed() -> None:
     text = prompts.next_messages(VIEW, BEST, history, reflection="REFLECTION TEXT")[1].content
     for needed in (SOURCE.strip(), "REFLECTION TEXT", "g01_c01: held-out fitness 1.25 (unit: m/s)"):
         assert needed in text
-    assert "g01_c01: fitness 1.25 +- 0.5; components a_exp" in text
+    assert "g01_c01: fitness 1.25; components a_exp" in text
     assert "g01_c02: refused at check (line 3: unknown signal); components a_exp" in text
     assert BEST.reflection in prompts.next_messages(VIEW, BEST, history)[1].content
 
