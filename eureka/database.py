@@ -45,6 +45,16 @@ CREATE TABLE runs (
 CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
 
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS candidates_of_generation ON candidates (generation, fitness DESC, idx, status, stage);
+CREATE INDEX IF NOT EXISTS candidates_by_fitness ON candidates (fitness DESC, generation, idx);
+CREATE INDEX IF NOT EXISTS asks_of_candidate ON asks (candidate_id, attempt);
+CREATE INDEX IF NOT EXISTS replies_told ON replies (outcome, model, tokens_in, tokens_out, cost, latency_s);
+CREATE INDEX IF NOT EXISTS runs_of_role ON runs (role, candidate_id);
+"""
+"""Without them each look at a long search reads all of its programs, prompts and replies. They say nothing that the
+tables do not, so they are no version: a search that is written to gets them, one that is only read does without."""
+
 _MIGRATIONS: dict[int, str] = {1: _EXCHANGES}
 """Version -> statements that make the next one of it. Version 1 had no raw answers, or had their table unannounced."""
 
@@ -141,6 +151,7 @@ class Database:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA foreign_keys=ON")
+            _run(db, _INDEXES)
         except BaseException:
             db.close()
             raise

@@ -6,7 +6,8 @@ from eureka.archive import Archive
 from eureka.candidate import Candidate, Status, ask_id, candidate_id
 from eureka.designers.base import Ask, DesignContext, Message, Reply
 from eureka.report import render
-from eureka.report_data import DETAILED, read_search
+from eureka.report_counts import DETAILED
+from eureka.report_data import read_search
 from eureka.report_view import candidate_views
 from tasks.signals import Signal, SignalTable
 
@@ -28,9 +29,9 @@ def test_a_long_search_shows_the_best_and_the_latest_in_full(tmp_path):
             archive.add_reply(Reply(ask_id(name, 0), f"reply of {name}", "ok", tokens_in=3, tokens_out=4))
     archive.close()
     record = read_search(tmp_path)
-    assert {"g50_c00", "g01_c03", "g100_c03"} <= record.detailed
-    assert "g30_c00" not in record.detailed
-    assert DETAILED // 2 <= len(record.detailed) <= DETAILED + 2
+    assert {"g50_c00", "g01_c03", "g100_c03"} <= record.choice.detailed
+    assert "g30_c00" not in record.choice.detailed
+    assert DETAILED // 2 <= len(record.choice.detailed) <= DETAILED + 2
     page = render(record)
     assert "prompt of g50_c00" in page and "reply of g01_c03" in page
     assert "reply of g30_c00" not in page and 'href="candidates/g30_c00/"' in page
