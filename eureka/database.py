@@ -47,7 +47,7 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT
 
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS candidates_of_generation ON candidates (generation, fitness DESC, idx, status, stage);
-CREATE INDEX IF NOT EXISTS candidates_by_fitness ON candidates (fitness DESC, generation, idx);
+CREATE INDEX IF NOT EXISTS candidates_by_fitness ON candidates (fitness DESC, generation, idx, status);
 CREATE INDEX IF NOT EXISTS asks_of_candidate ON asks (candidate_id, attempt);
 CREATE INDEX IF NOT EXISTS replies_told ON replies (outcome, model, tokens_in, tokens_out, cost, latency_s);
 CREATE INDEX IF NOT EXISTS runs_of_role ON runs (role, candidate_id);
@@ -139,7 +139,7 @@ class Database:
 
     def _make_whole(self) -> None:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            _run(db, _SCHEMA)
+            _run(db, _SCHEMA + _INDEXES)
             db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (json.dumps(SCHEMA_VERSION),))
             write_atomic(self.path, db.serialize())
 
@@ -151,7 +151,10 @@ class Database:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA foreign_keys=ON")
-            _run(db, _INDEXES)
+            if self.patience is None:
+                _run(db, _INDEXES)
+            else:
+                self.patience.until_done(self.path.name, lambda: _run(db, _INDEXES))
         except BaseException:
             db.close()
             raise

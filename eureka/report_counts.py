@@ -110,8 +110,8 @@ def choose(connection: sqlite3.Connection, candidates: int) -> Choice:
     parents = f"SELECT DISTINCT parent_id FROM candidates WHERE parent_id IS NOT NULL AND candidate_id IN {SHOWN}"
     wanted = (as_json(detailed),)
     listed = _outstanding(connection, LISTED) | detailed | {name for (name,) in connection.execute(parents, wanted)}
-    oldest = f"SELECT MIN(generation) FROM (SELECT generation FROM candidates {_LATEST} LIMIT {LISTED // 2})"
-    return Choice(detailed, listed, connection.execute(oldest).fetchone()[0] + 1)
+    before_them = f"SELECT generation FROM candidates {_LATEST} LIMIT 1 OFFSET {LISTED // 2}"
+    return Choice(detailed, listed, connection.execute(before_them).fetchone()[0] + 1)
 
 
 SHOWN = "(SELECT value FROM json_each(?1))"

@@ -195,7 +195,8 @@ def read_search(folder: Path) -> SearchRecord:
 
 def _tables(connection: sqlite3.Connection, choice: Choice) -> dict[str, list[dict[str, Any]]]:
     """Rows of what is shown, but for the conversations."""
-    candidates, runs, shown = "SELECT * FROM candidates", "SELECT * FROM runs", ()
+    candidates, runs = "SELECT * FROM candidates", "SELECT * FROM runs"
+    shown: tuple[str, ...] = ()
     if choice.listed is not None:
         shown = (as_json(choice.listed),)
         candidates += f" WHERE candidate_id IN {SHOWN}"
