@@ -203,6 +203,17 @@ def grown(rows: Sequence[dict[str, float]], limits: dict[str, float] = LIMITS) -
     return found
 
 
+def quarters(rows: Sequence[dict[str, float]]) -> list[str]:
+    """Means over the quarters of a run, a line each. A single generation says little of time: a page is written in one
+    of several."""
+    lines = []
+    for place in range(4):
+        part = rows[place * len(rows) // 4 : (place + 1) * len(rows) // 4]
+        means = {name: statistics.mean(row[name] for row in part) for name in rows[0]}
+        lines.append(f"quarter {place + 1}: " + ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
+    return lines
+
+
 def main() -> int:
     """Soak and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -217,6 +228,7 @@ def main() -> int:
     for place, row in enumerate(tenths):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
         print(f"after {place * 10:3d} %: {figures}")
+    print("\n".join(quarters(rows)))
     found = grown(rows)
     print("\n".join(found) or "flat")
     return 1 if found else 0

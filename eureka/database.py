@@ -45,6 +45,16 @@ CREATE TABLE runs (
 CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
 
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS candidates_of_generation ON candidates (generation, fitness DESC, idx, status, stage);
+CREATE INDEX IF NOT EXISTS candidates_by_fitness ON candidates (fitness DESC, generation, idx, status);
+CREATE INDEX IF NOT EXISTS asks_of_candidate ON asks (candidate_id, attempt);
+CREATE INDEX IF NOT EXISTS replies_told ON replies (outcome, model, tokens_in, tokens_out, cost, latency_s);
+CREATE INDEX IF NOT EXISTS runs_of_role ON runs (role, candidate_id);
+"""
+"""Without them each look at a long search reads all of its programs, prompts and replies. They say nothing that the
+tables do not, so they are no version: a search that is written to gets them, one that is only read does without."""
+
 _MIGRATIONS: dict[int, str] = {1: _EXCHANGES}
 """Version -> statements that make the next one of it. Version 1 had no raw answers, or had their table unannounced."""
 
@@ -129,7 +139,7 @@ class Database:
 
     def _make_whole(self) -> None:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            _run(db, _SCHEMA)
+            _run(db, _SCHEMA + _INDEXES)
             db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (json.dumps(SCHEMA_VERSION),))
             write_atomic(self.path, db.serialize())
 
@@ -141,6 +151,10 @@ class Database:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA foreign_keys=ON")
+            if self.patience is None:
+                _run(db, _INDEXES)
+            else:
+                self.patience.until_done(self.path.name, lambda: _run(db, _INDEXES))
         except BaseException:
             db.close()
             raise

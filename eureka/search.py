@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from eureka import finals, prompts
 from eureka.archive import Archive, Run
 from eureka.best import keep_best
-from eureka.candidate import Candidate, Status, best, candidate_id
-from eureka.designers.base import DesignContext, Designer
+from eureka.candidate import Candidate, Status, candidate_id
+from eureka.designers.base import Ask, DesignContext, Designer
 from eureka.disk import Patience, network_line
 from eureka.executors.base import Executor
 from eureka.listener import Listener
@@ -116,7 +118,6 @@ class _Search:
         self.twins = Twins(folder)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
         self._report_ended = self._report_took = 0.0
-        self._earlier: list[Candidate] = []  # of the generations that are over
         self._note_start()
 
     def _note_start(self) -> None:
@@ -157,15 +158,11 @@ class _Search:
     def run_generation(self, generation: int) -> None:
         """One generation, from prompts to fitness."""
         self.listener.generation_started(generation, self.config.generations)
-        earlier = self._before(generation)
-        leader = best(earlier)
-        parent = None if leader is None else self.archive.candidate(leader.candidate_id)
+        parent = self.archive.best(before=generation)
         candidates = self._open_candidates(generation, parent)
-        history, remembered = tuple(earlier), prompts.memory(earlier)
-        contexts = {c.candidate_id: self._context(generation, c.index, parent, history) for c in candidates}
         judged = propose(
             candidates,
-            {name: first_ask(context, self.view, remembered) for name, context in contexts.items()},
+            self._first_asks(generation, candidates, parent),
             designer=self.designer,
             gate=self.gate,
             archive=self.archive,
@@ -178,7 +175,7 @@ class _Search:
         self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)], generation)
         self._confirm(generation)
 
-        now_best = best(self._until(generation))
+        now_best = self.archive.best(before=generation + 1)
         improved = now_best is not None and now_best.generation == generation
         if self.archive.meta(f"generation_{generation}_done") is None:
             verb = "improved the best fitness" if improved else "did not improve the best fitness"
@@ -187,16 +184,17 @@ class _Search:
         self.listener.generation_ended(generation, now_best, improved)
         self._report(generation_ended=True)
 
-    def _before(self, generation: int) -> list[Candidate]:
-        """All candidates of the generations before, which are read once: a long search would read most of its time."""
-        known = {c.generation for c in self._earlier}
-        for number in range(1, generation):
-            if number not in known:
-                self._earlier += [candidate.remembered() for candidate in self.archive.candidates(number)]
-        return list(self._earlier)
-
-    def _until(self, generation: int) -> list[Candidate]:
-        return [*self._before(generation), *self.archive.candidates(generation)]
+    def _first_asks(self, generation: int, candidates: list[Candidate], parent: Candidate | None) -> dict[str, Ask]:
+        """The first request of each candidate that waits for one."""
+        waiting = [c for c in candidates if c.status is Status.PROPOSED]
+        if not waiting:
+            return {}
+        history = self.archive.history(before=generation)
+        with closing(self.archive.ranked(before=generation)) as order:
+            rival = None if parent is None else prompts.runner_up(parent, order)
+        remembered = prompts.Remembered(prompts.memory(history.candidates, further=history.further), rival)
+        contexts = {c.candidate_id: self._context(generation, c.index, parent, history.candidates) for c in waiting}
+        return {name: first_ask(context, self.view, remembered) for name, context in contexts.items()}
 
     def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
@@ -230,7 +228,7 @@ class _Search:
 
     def _train_generation(self, survivors: list[Candidate], generation: int) -> None:
         """Train what the gate took; of candidates whose rewards compute the same, the first one for all."""
-        firsts = self.twins.firsts(self._until(generation))
+        firsts = self.twins.firsts(self.archive.candidates(generation))
         self._start_training([c for c in survivors if c.candidate_id not in firsts])
         for candidate in survivors:
             if candidate.candidate_id not in firsts:
@@ -273,7 +271,9 @@ class _Search:
         seeds = self.config.seeds_per_candidate + self.config.confirm_seeds
         while True:
             self._update_twins(generation)
-            waiting = unconfirmed(self._until(generation), self.config.confirm, seeds)
+            with closing(self.archive.ranked(before=generation + 1)) as order:
+                leaders = list(islice((c for c in order if c.equal_to is None), self.config.confirm))
+            waiting = unconfirmed(leaders, self.config.confirm, seeds)
             if not waiting:
                 return
             names = ", ".join(c.candidate_id for c in waiting)
@@ -281,7 +281,6 @@ class _Search:
             self._train(waiting, seeds)
             for earlier in sorted({c.generation for c in waiting} - {generation}):
                 self._update_twins(earlier)
-                self._earlier.clear()
 
     def _update_twins(self, generation: int) -> None:
         """What further seeds said of a candidate holds for those that compute the same."""
@@ -361,8 +360,6 @@ class _Search:
 
     def _runs_of(self, winner: Candidate) -> list[Run]:
         """Runs of the winning reward that left a policy, best first: the finals, else the candidate's own."""
-        runs = self.archive.runs("final") or [
-            run for run in self.archive.runs("candidate") if run.candidate_id == winner.candidate_id
-        ]
+        runs = self.archive.runs("final") or self.archive.runs("candidate", winner.candidate_id)
         good = [run for run in runs if run.status == "ok" and run.fitness is not None]
         return sorted(good, key=lambda run: -(run.fitness or 0.0))

@@ -49,7 +49,8 @@ class DesignContext:
         instruction: what the robot shall do, in words.
         signal_table: the signals a program may take.
         signal_scales: signal name -> standard deviation of each dimension over sampled states, in its unit.
-        history: every candidate of earlier generations, failures included.
+        history: the candidates of earlier generations, failures included; of a long search the best and the newest
+            failures (`eureka.archive.HISTORY`).
         best: the best candidate so far, by held-out fitness.
         best_components: component name -> {"mean", "min", "max", ...} at the end of the best's training.
         generation, index: which sample is asked for; generations count from 1.
