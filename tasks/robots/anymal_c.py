@@ -7,8 +7,8 @@ What differs from Menagerie's anymal_c.xml, which is what ANYbotics' description
 - Feet slide and do not roll or twist (condim 3 for 6): a sphere of 3 cm hardly resists turning anyway.
 - The joints' dry friction (0.1 N m of 80) is left out: it makes 12 rows of constraints in each step.
 - 10 ms steps with implicitfast for 2 ms with Euler, as in IsaacGymEnvs' Anymal (20 ms in 2 substeps).
-- impratio 5 for 100, tolerance 1e-4: friction that yields a little takes half of the solver's iterations. The cone stays
-  elliptic: with these soft feet a pyramidal one, though faster again by half, lets the legs slide apart (5 cm in 1 s).
+- impratio 5 for 100, tolerance 1e-4: friction that yields a little takes fewer iterations of the solver. The cone
+  stays elliptic: with these soft feet a pyramidal one, though faster, lets the legs slide apart (5 cm in 1 s).
 - The servos. The file's (100 N m/rad, damping 1 N m s/rad in the joint) are those of nobody's controller; here they are
   legged_gym's for this robot, 80 N m/rad and 2 N m s/rad, of which 1 is the joint's own.
 

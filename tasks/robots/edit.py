@@ -64,8 +64,8 @@ class Servo:
 def set_physics(spec: mujoco.MjSpec, physics: Physics) -> None:
     """Set the options that `physics` names."""
     named = {"timestep": physics.timestep_s}
-    named |= {name: getattr(physics, name) for name in
-              ("integrator", "solver", "iterations", "ls_iterations", "cone", "impratio", "tolerance", "jacobian")}  # fmt: skip
+    same = ("integrator", "solver", "iterations", "ls_iterations", "cone", "impratio", "tolerance", "jacobian")
+    named |= {name: getattr(physics, name) for name in same}
     for name, value in named.items():
         if value is not None:
             setattr(spec.option, name, value)

@@ -1,7 +1,7 @@
 """Unitree G1, 29 joints, 33 kg: the training model, and what tasks need to know of the robot.
 
 What differs from Menagerie's g1.xml and what it does to the motion; `tests/tasks/test_robots.py` measures it (same
-targets, stepping on the spot, 0.5 s, pelvis within 3 cm and 2 degrees; nobody balances, so that small differences grow):
+targets, stepping on the spot, 0.5 s, pelvis within 3 cm and 2 degrees; nobody balances, so small differences grow):
 
 - Only the feet collide, four spheres each as shipped, and only with the floor. Until the pelvis is below `MIN_HEIGHT_M`
   nothing else can reach the floor; legs and arms can pass through each other.
