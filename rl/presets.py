@@ -63,8 +63,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
             "desired_kl": 0.016,
         },
     },
-    # A clipped action of 1 is twice legged_gym's, so that noise of 0.5 explores as its 1.0 does. 24 steps as there: 0.5 s,
-    # about one stride. The physics takes most of the time, so that samples are used four times.
+    # A clipped action of 1 is twice legged_gym's, so that noise of 0.5 explores as its 1.0 does. 24 steps as there:
+    # 0.5 s, or about one stride. The physics takes most of the time, so that samples are used four times.
     "anymal-velocity": {
         "num_envs": 512,
         "steps_per_env": 24,

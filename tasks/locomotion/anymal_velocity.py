@@ -48,8 +48,8 @@ class AnymalVelocity(Task):
     )
     action_doc = (
         "12 joint position targets of the servos, each in [-1, 1] (values outside are clipped): target = default pose "
-        "+ action x 1 rad. Servos: 80 N m/rad, damping 2 N m s/rad, at most 80 N m. Order: left front, right front, left "
-        "hind, right hind leg; in each hip abduction, hip flexion, knee flexion."
+        "+ action x 1 rad. Servos: 80 N m/rad, damping 2 N m s/rad, at most 80 N m. Order: left front, right front, "
+        "left hind, right hind leg; in each hip abduction, hip flexion, knee flexion."
     )
     robot = anymal_c.ROBOT
     control_dt_s = 0.02

@@ -69,7 +69,7 @@ class G1Velocity(Task):
             Signal("base_height", 1, "m", "world", "position", "of the pelvis above the ground; 0.76 standing"),
             Signal("base_linear_velocity_b", 3, "m/s", "body", "linear_velocity", "of the pelvis: forward, left, up"),
             Signal("base_angular_velocity_b", 3, "rad/s", "body", "angular_velocity", "roll, pitch and yaw rate"),
-            Signal("projected_gravity_b", 3, "1", "body", "direction", "where down is for the pelvis; (0, 0, -1) level"),
+            Signal("projected_gravity_b", 3, "1", "body", "direction", "where down is; (0, 0, -1) when level"),
             Signal("joint_pos_offset", 29, "rad", "joint", "joint_pos", "joint angles minus those of the default pose"),
             Signal("joint_vel", 29, "rad/s", "joint", "joint_vel", "joint velocities"),
             Signal("joint_torque", 29, "N m", "joint", "force", "servo torques now, within the motors' limits"),
