@@ -121,6 +121,18 @@ def hog(folder: Path, request: dict, start: int) -> int:
     return 1
 
 
+def sharing(folder: Path, request: dict, start: int) -> int:
+    """Holds memory that three children share; twice the limit of `hog` is resident in all of them together."""
+    held = bytearray(70 * 2**20)
+    held[::4096] = bytes(len(held[::4096]))
+    for _ in range(3):
+        if not os.fork():
+            time.sleep(_SLEEP_S)
+            os._exit(0)
+    time.sleep(1.5)
+    return finish(folder, request)
+
+
 def hog_itself(folder: Path, request: dict, start: int) -> int:
     """Takes memory until the kernel ends it."""
     held = bytearray(HOG_MB * 2**20)
@@ -151,6 +163,7 @@ BEHAVIOURS = {
     "stop": stop,
     "slow": slow,
     "hog": hog,
+    "sharing": sharing,
     "hogitself": hog_itself,
     "fill": fill,
 }
