@@ -233,6 +233,13 @@ def test_only_plain_files_of_a_bounded_size_come_back(cluster, tmp_path, monkeyp
     ended = endings(running)["c"]
     assert ended.ending == "crashed" and "more than 6000000 bytes" in ended.cause
     assert not (tmp_path / "c" / RESULT).exists()
+    # A node that does not keep the limit is stopped here.
+    real = ray_executor.Order
+    monkeypatch.setattr(ray_executor, "Order", lambda **told: real(**told | {"max_bytes": 2**40}))
+    running.submit(job(tmp_path / "d", "large", bytes=6_100_000))
+    ended = endings(running)["d"]
+    assert ended.ending == "crashed" and "more bytes than a run folder may hold" in ended.cause
+    assert {path.name for path in (tmp_path / "d").iterdir()} <= {"request.json", ".large.bin.arriving", METRICS}
 
 
 @needs_ray

@@ -25,7 +25,7 @@ def _drive(folder: Path, log: Path, moment: str | None = None) -> int:
         str(log),
         *([moment] if moment else []),
     ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=600, check=False).returncode
 
 
 def test_a_search_killed_again_and_again_resumes_to_the_same_end(tmp_path):

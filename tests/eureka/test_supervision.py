@@ -26,8 +26,8 @@ from rewards.library.library import ZERO
 from rl.config import config_for
 from rl.record import RESULT, TrainRequest, read_request, write_request
 from tasks.registry import make
+from tests.eureka.executor_cases import alive
 from tests.eureka.scripted import SLIDER
-from tests.eureka.test_executor import alive
 
 ROOT = Path(__file__).parents[2]
 FAKE = str(Path(__file__).with_name("fake_worker.py"))
