@@ -57,7 +57,7 @@ def searched(folder: Path, executor: Executor) -> tuple[dict[str, Any], list[str
 
 def forked_by(pid: int) -> int:
     """The program's process, as soon as the warm child has forked it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         if children:

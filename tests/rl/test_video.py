@@ -165,7 +165,7 @@ def test_a_child_that_dies_or_hangs_is_an_answer_too():
     began = time.monotonic()
     with pytest.raises(render.RenderError, match="within 1 s"):
         render.in_child(time.sleep, (60,), 1.0)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 45
 
 
 def test_the_users_choice_is_the_only_one_tried(monkeypatch, fresh_cache):
