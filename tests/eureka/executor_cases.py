@@ -69,7 +69,7 @@ def starts(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def until(condition: Callable[[], Any], within_s: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], within_s: float = 180.0) -> Any:
     """The condition's value as soon as it is true."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
@@ -78,7 +78,7 @@ def until(condition: Callable[[], Any], within_s: float = 60.0) -> Any:
     return value
 
 
-def endings(running: Executor, count: int = 1, within_s: float = 60.0) -> dict[str, Ended]:
+def endings(running: Executor, count: int = 1, within_s: float = 180.0) -> dict[str, Ended]:
     """The next jobs that end, by id; each may end once."""
     found: dict[str, Ended] = {}
     deadline = time.monotonic() + within_s

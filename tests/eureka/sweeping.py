@@ -51,7 +51,7 @@ class Driver:
         """End it."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
 
 class Case:

@@ -99,7 +99,7 @@ def test_as_a_process(tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "eureka.cli", *words]
         return subprocess.run(
-            command, input=text, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+            command, input=text, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
         )
 
     done = run("show", "quadcoptr-hover")

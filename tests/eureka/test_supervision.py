@@ -274,7 +274,7 @@ def test_a_kill_by_the_kernel_for_want_of_memory_is_known(training, tmp_path):
         except OSError as error:
             pytest.skip(f"no control group can be made here ({error.strerror})")
         words = [sys.executable, "-c", code, str(group), FAKE, str(wanted.run_dir)]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     finally:
         deadline = time.monotonic() + 10
         while group.is_dir() and time.monotonic() < deadline:
@@ -328,8 +328,9 @@ def test_kill_all_and_cancel_all_reach_children_and_those_that_ignore_a_request(
         executor.cancel_all()
 
 
-def test_a_stopped_worker_ends_in_order_when_all_are_cancelled(training):
+def test_a_stopped_worker_ends_in_order_when_all_are_cancelled(training, monkeypatch):
     """SIGTERM alone would not reach it: it is let go on, and ends as it does."""
+    monkeypatch.setattr(local, "_GRACE_S", 60.0)
     executor = LocalExecutor(1, 1)
     wanted = training("stop")
     write_request(wanted.request, wanted.run_dir)
@@ -341,7 +342,7 @@ def test_a_stopped_worker_ends_in_order_when_all_are_cancelled(training):
     assert not alive(pid) and not (wanted.run_dir / NOTE).exists()
 
 
-def _until(holds, within_s: float = 20.0) -> None:
+def _until(holds, within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, "waited too long"

@@ -66,7 +66,7 @@ def test_the_fitness_is_measured_where_there_is_no_reward(make_request, tmp_path
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
     environment |= {"OUTSIDE": str(tmp_path / "outside"), "OWN": str(run_dir / "own")}
     words = [sys.executable, "-m", "rl.worker", str(run_dir)]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads((run_dir / RESULT).read_text())
     assert (run_dir / "own").read_text() == "RewardFunction TrainRequest", "the training holds both, and may write"
@@ -80,7 +80,7 @@ def test_its_numbers_are_those_of_an_evaluation_here(make_request, tmp_path):
     here = train.train(request, tmp_path / "here")
     write_request(request, tmp_path / "there")
     words = [sys.executable, "-m", "rl.worker", str(tmp_path / "there")]
-    subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=300)
+    subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600)
     there = json.loads((tmp_path / "there" / RESULT).read_text())
     for name in ("fitness", "fitness_std", "eval", "checkpoint"):
         assert there[name] == here[name]

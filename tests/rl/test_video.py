@@ -207,6 +207,6 @@ def test_a_script_without_a_main_guard_is_not_run_again(renderer, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600, check=True
     )
     assert done.stdout.split() == ["ran", str(tmp_path / "v.mp4")]
