@@ -23,6 +23,7 @@ from eureka.listener import Listener
 from eureka.training import Training, run_trainings
 from rl.config import config_for
 from rl.record import TrainRequest, write_request
+from tasks.errors import UserError
 from tasks.registry import make
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,18 @@ def executor(kind: str, slots: int = 2, command: tuple[str, ...] | None = FAKE, 
     from eureka.executors.ray import RayExecutor
 
     return RayExecutor(slots, 1, DEVICES, worker_command=command, **limits)
+
+
+def started(start: Callable[[], Any], tries: int = 3) -> Any:
+    """What `start` gives. A cluster that has not come up within Ray's own 30 s, on a machine that is very busy, is
+    started again."""
+    while True:
+        try:
+            return start()
+        except UserError as error:
+            tries -= 1
+            if not tries or "timed out during startup" not in str(error):
+                raise
 
 
 def request(run_id: str, log: Path, do: str, **more: Any) -> TrainRequest:

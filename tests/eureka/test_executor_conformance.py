@@ -33,6 +33,7 @@ from tests.eureka.executor_cases import (
     linux,
     request,
     results_of,
+    started,
     starts,
     until,
 )
@@ -48,7 +49,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MY_SECRET", "canary-before-the-cluster")
-        owner = RayExecutor(2, 1, ["0", "1"])
+        owner = started(lambda: RayExecutor(2, 1, ["0", "1"]))
     yield {**_OURS, "RAY_AUTH_TOKEN": _TOKEN, "RAY_ADDRESS": owner.address}
     owner.close()
 

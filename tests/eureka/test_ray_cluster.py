@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,7 @@ from tests.eureka.executor_cases import (
     endings,
     executor,
     job,
+    started,
     starts,
     until,
 )
@@ -118,7 +120,7 @@ def cluster() -> Iterator:
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patched.delenv(name)
-        owner = executor("ray")
+        owner = started(lambda: executor("ray"))
         yield owner
         owner.close()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -314,6 +316,27 @@ def test_without_ray_there_is_one_line(eureka, monkeypatch):
     code, _, err = eureka("search", SLIDER, "--executor", "ray", "--designer", "evolution")
     assert_one_line(code, err, "--executor ray needs Ray", "pip install 'eureka-skills[ray]'")
     assert not Path("runs").exists()
+
+
+def test_a_cluster_that_does_not_come_up_is_one_line(monkeypatch):
+    """Ray's own limit is 30 s, and what it raises then has no class of its own. Nothing is left of its folder."""
+    folders: list[str] = []
+
+    def init(**options) -> None:
+        folders.append(options["_temp_dir"])
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    fake = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=init,
+        shutdown=lambda: None,
+        exceptions=SimpleNamespace(RayError=ZeroDivisionError),
+    )
+    monkeypatch.setattr(ray_cluster, "load_ray", lambda: fake)
+    with pytest.raises(UserError, match="no Ray cluster could be started here: The current node timed out") as refused:
+        ray_cluster.Cluster(None, 1, 0)
+    assert "\n" not in str(refused.value)
+    assert not Path(folders[0]).parent.exists()
 
 
 @needs_ray
