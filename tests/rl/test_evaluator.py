@@ -75,13 +75,16 @@ def test_the_fitness_is_measured_where_there_is_no_reward(make_request, tmp_path
 
 
 def test_its_numbers_are_those_of_an_evaluation_here(make_request, tmp_path):
-    """Bit for bit, through JSON. It runs in a process of its own, since this one has threads."""
+    """Bit for bit, through JSON. A whole worker that has nothing to say, since this process has threads."""
     request = make_request({"iterations": 2})
     here = train.train(request, tmp_path / "here")
     write_request(request, tmp_path / "there")
     words = [sys.executable, "-m", "rl.worker", str(tmp_path / "there")]
-    subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     there = json.loads((tmp_path / "there" / RESULT).read_text())
+    assert (there["status"], there["run_id"], there["candidate_id"]) == ("ok", "run", "g01_c00")
     for name in ("fitness", "fitness_std", "eval", "checkpoint"):
         assert there[name] == here[name]
     policy = load_policy(tmp_path / "there" / there["checkpoint"])
