@@ -107,7 +107,7 @@ def stop(folder: Path, request: dict, start: int) -> int:
 
 
 def slow(folder: Path, request: dict, start: int) -> int:
-    """Takes longer than the limit without progress, but moves."""
+    """Moves for four seconds."""
     for count in range(16):
         (folder / "progress").write_text(f"evaluation {count}")
         time.sleep(0.25)

@@ -153,19 +153,48 @@ def test_an_end_told_twice_or_of_an_earlier_start_changes_nothing(training):
     assert [len(starts(each)) for each in wanted] == [1, 2, 1]
 
 
-def test_a_job_that_stands_still_is_ended_and_one_that_moves_is_not(training):
-    """Sleeping, or stopped by SIGSTOP: ended with that as its cause and tried again. A slow one that moves is left."""
-    heard = Heard()
-    wanted = [training("hang"), training("stop"), training("slow")]
-    results = run(*wanted, executor=LocalExecutor(3, 1, no_progress_s=3.0), heard=heard)
-    assert results["slow"]["status"] == "ok" and "attempts" not in results["slow"]
-    assert results["stop"]["status"] == "ok"
-    assert results["stop"]["attempts"][0]["ending"] == "no_progress"
+def test_a_job_that_stands_still_is_ended_and_tried_once_more(training):
+    """One that sleeps both times, and one that was stopped the first time: time passes for it while it is."""
+    results = run(training("hang"), executor=LocalExecutor(1, 1, no_progress_s=1.0))
     assert results["hang"]["error"]["type"] == "NoProgress"
-    assert re.match(r"no progress for \d+ s \(last: training 17\), ", results["hang"]["error"]["message"])
-    assert [len(starts(each)) for each in wanted] == [2, 2, 1]
+    assert re.match(r"no progress for \d+ s \(last: (training 17|none at all)\)", results["hang"]["error"]["message"])
+    assert [attempt["ending"] for attempt in results["hang"]["attempts"]] == ["no_progress"] * 2
+
+    executor = LocalExecutor(1, 1, no_progress_s=25.0)
+
+    def at_tick(number: int) -> None:
+        for process in executor._processes.values():
+            stat = process_stat(process.popen.pid)
+            if stat is not None and stat.state == "T":
+                executor._watched_s -= 9.0
+
+    wanted, heard = training("stop"), Heard(at_tick)
+    result = run(wanted, executor=executor, heard=heard)["stop"]
+    assert result["status"] == "ok" and len(starts(wanted)) == 2
+    assert [attempt["ending"] for attempt in result["attempts"]] == ["no_progress"]
     told = re.compile(r"stop: no progress for \d+ s \(last: none at all\); it is tried once more")
     assert any(map(told.fullmatch, heard.lines))
+
+
+def test_a_job_that_moves_is_left_alone_until_it_does_not(training):
+    """Three times as long as it may stand still, with another line at every look."""
+    executor, wanted = LocalExecutor(1, 1, no_progress_s=60.0), training("hang")
+    progress, ended = wanted.run_dir / "progress", []
+    write_request(wanted.request, wanted.run_dir)
+    executor.submit(local.Job(wanted.run_id, wanted.run_dir))
+    try:
+        _until(lambda: progress.is_file() and progress.read_text() == "training 17")
+        for number in range(20):
+            progress.write_text(f"evaluation {number}")
+            executor._watched_s -= 9.0
+            assert executor.wait(0.0) == []
+        while not ended:
+            executor._watched_s -= 9.0
+            ended = executor.wait(0.1)
+    finally:
+        executor.cancel_all()
+    assert ended[0].ending == "no_progress"
+    assert re.fullmatch(r"no progress for (6|7)\d s \(last: evaluation 19\)", ended[0].cause)
 
 
 def test_time_in_which_nobody_looked_is_not_held_against_a_job(training, monkeypatch):
