@@ -86,7 +86,7 @@ def test_a_real_training_gives_the_same_result_everywhere(make_executor, tmp_pat
     write_request(wanted, tmp_path / "run")
     running = make_executor(1, None)
     running.submit(Job("run", tmp_path / "run", attempt="a7"))
-    ended = endings(running, within_s=180)["run"]
+    ended = endings(running, within_s=900)["run"]
     assert (ended.ending, ended.exit_code, ended.attempt) == ("finished", 0, "a7"), ended
     result = read_json(tmp_path / "run" / RESULT)
     assert (result["status"], result["attempt"]) == ("ok", "a7")

@@ -29,13 +29,13 @@ def _drive(folder: Path, log: Path, moment: str | None = None) -> int:
 
 
 def test_a_search_killed_again_and_again_resumes_to_the_same_end(tmp_path):
-    """SIGKILL at four moments, one after the other: same candidates, results and replies as an undisturbed search, whose
+    """SIGKILL at three moments, one after the other: same candidates, results and replies as an undisturbed search, whose
     trainings run in this process."""
     start_folder(slider_config(), tmp_path / "whole")
     run_search(tmp_path / "whole", slider_config(), ScriptedDesigner(tmp_path / "whole.log"), InProcessExecutor())
     folder, log = tmp_path / "killed", tmp_path / "killed.log"
     finished: dict[Path, int] = {}
-    for moment in ("judged", "trained", "training", "final"):
+    for moment in ("trained", "training", "final"):
         assert _drive(folder, log, moment) == -signal.SIGKILL, moment
         still = {path: path.stat().st_mtime_ns for path in finished}
         assert still == finished, f"a finished training was repeated before '{moment}'"
