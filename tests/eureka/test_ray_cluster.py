@@ -235,13 +235,6 @@ def test_only_plain_files_of_a_bounded_size_come_back(cluster, tmp_path, monkeyp
     ended = endings(running)["c"]
     assert ended.ending == "crashed" and "more than 6000000 bytes" in ended.cause
     assert not (tmp_path / "c" / RESULT).exists()
-    # A node that does not keep the limit is stopped here.
-    real = ray_executor.Order
-    monkeypatch.setattr(ray_executor, "Order", lambda **told: real(**told | {"max_bytes": 2**40}))
-    running.submit(job(tmp_path / "d", "large", bytes=6_100_000))
-    ended = endings(running)["d"]
-    assert ended.ending == "crashed" and "more bytes than a run folder may hold" in ended.cause
-    assert {path.name for path in (tmp_path / "d").iterdir()} <= {"request.json", ".large.bin.arriving", METRICS}
 
 
 @needs_ray
@@ -316,6 +309,30 @@ def test_without_ray_there_is_one_line(eureka, monkeypatch):
     code, _, err = eureka("search", SLIDER, "--executor", "ray", "--designer", "evolution")
     assert_one_line(code, err, "--executor ray needs Ray", "pip install 'eureka-skills[ray]'")
     assert not Path("runs").exists()
+
+
+def test_a_node_that_does_not_keep_the_limit_is_stopped_here(tmp_path, monkeypatch):
+    """What it may send is counted by the search as well. No Ray: a cluster that takes a task, and its messages."""
+    from eureka.executors import ray as ray_executor
+
+    cancelled: list[str] = []
+    task = SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda *_: name))
+    fake = SimpleNamespace(
+        remote=lambda **_: lambda function: task,
+        cancel=lambda messages, force: cancelled.append(messages),
+        exceptions=SimpleNamespace(RayError=ZeroDivisionError),
+    )
+    cluster = SimpleNamespace(ray=fake, has_gpus=lambda: False, capacity=lambda threads, with_gpu: 1)
+    monkeypatch.setattr(ray_executor, "Cluster", lambda *_: cluster)
+    monkeypatch.setattr(ray_executor, "MAX_RUN_BYTES", 10)
+    running = ray_executor.RayExecutor(1, 1)
+    running.submit(job(tmp_path / "run", "train", seconds=0.0))
+    piece = {"kind": "file", "name": "large.bin", "data": b"x" * 8, "last": False}
+    assert running._take(running._jobs["run"], piece) is None
+    ended = running._take(running._jobs["run"], piece)
+    assert ended is not None and ended.ending == "crashed" and "more bytes than a run folder may hold" in ended.cause
+    assert cancelled == ["run"] and running._jobs == {}
+    assert not (tmp_path / "run" / "large.bin").exists()
 
 
 def test_a_cluster_that_does_not_come_up_is_one_line(monkeypatch):
