@@ -109,7 +109,7 @@ def test_a_group_is_ended_where_pid_and_start_time_are_the_noted_ones(tmp_path, 
         assert end_orphans(tmp_path) is not None
         assert not alive(leader.pid)
         if ended:
-            until(lambda: not alive(child))
+            until(lambda: not alive(child), 30.0)  # by itself it would live for two minutes
         else:
             assert alive(child)
     finally:
