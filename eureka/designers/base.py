@@ -241,6 +241,8 @@ class DesignerConfig:
     """Recorded search for the replay designer: an exported folder, or a search folder with its search.db."""
     manual_poll_s: float = 1.0
     """Seconds between two looks for reply files of the manual designer."""
+    manual_settle_s: float = 3.0
+    """Seconds a reply file has to stay unchanged before it is read; ten times that while it holds no whole program."""
     manual_timeout_s: float | None = None
     """Seconds the manual designer waits for replies; forever when not given."""
     manual_paste: bool = False

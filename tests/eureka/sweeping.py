@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from eureka.integrity import examine
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"samples": 2, "generations": 2, "confirm": 1, "confirm_seeds": 1}
+KILLED, INTERRUPTED, REFUSED = -signal.SIGKILL, 130, 7
+"""How the process of a search may end, beside 0."""
 TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d( UTC)?")
 
 
@@ -48,7 +51,7 @@ class Driver:
         """End it."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
 
 class Case:
