@@ -63,4 +63,17 @@ PRESETS: dict[str, Mapping[str, Any]] = {
             "desired_kl": 0.016,
         },
     },
+    "franka-cabinet": {
+        "num_envs": 512,
+        "steps_per_env": 16,
+        "iterations": 1000,
+        "save_interval": 100,
+        "ppo": {
+            "num_learning_epochs": 2,
+            "hidden_dims": (128, 64),
+            "gamma": 0.99,
+            "init_noise_std": 0.6,
+            "desired_kl": 0.016,
+        },
+    },
 }

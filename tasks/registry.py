@@ -27,6 +27,7 @@ _BUILT_IN: dict[str, str] = {
     "quadcopter-hover": "tasks.classic.quadcopter:QuadcopterHover",
     "ant-run": "tasks.locomotion.ant:AntRun",
     "humanoid-run": "tasks.locomotion.humanoid:HumanoidRun",
+    "franka-cabinet": "tasks.manipulation.franka_cabinet:FrankaCabinet",
 }
 _registered: dict[str, str] = dict(_BUILT_IN)
 
