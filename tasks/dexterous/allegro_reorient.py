@@ -41,7 +41,7 @@ GRASP = Grasp(
     reach_rad=0.8,
     tilt_rad=0.13,
     roll_rad=0.05,
-    hold_position_m=(-0.03, 0.005, 0.545),
+    hold_position_m=(-0.035, 0.0075, 0.547),
 )
 
 FITNESS_WITHIN_RAD = 0.1

@@ -241,7 +241,7 @@ class InHandTask(Task):
         (root,) = require_bodies(spec, [grasp.root])
         mount(root, (0.0, 0.0, HAND_HEIGHT_M), grasp.tilt_rad, grasp.roll_rad)
         x, y, z = grasp.hold_position_m
-        furnish(spec, camera="palm", position=(x + 0.42, y - 0.38, z + 0.42), target=(x + 0.02, y, z + 0.04))
+        furnish(spec, camera="palm", position=(x + 0.28, y - 0.24, z + 0.30), target=(x + 0.03, y, z + 0.06))
         for name in ("object", "goal") if visual else ("object",):
             body = spec.worldbody.add_body(name=name, pos=[x, y, z])
             body.add_freejoint(name=name)

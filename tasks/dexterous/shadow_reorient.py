@@ -26,7 +26,7 @@ CUBE_FRICTION = (0.5, 0.01, 0.003)
 """Sliding, torsional, rolling: the object in Menagerie's scene of this hand."""
 MIN_HEIGHT_M = HAND_HEIGHT_M - 0.05
 """Below this the cube's centre is under the palm: MuJoCo Playground's LEAP hand."""
-GRASP = shadow_grasp(hold_position_m=(0.32, 0.0, 0.56))
+GRASP = shadow_grasp(hold_position_m=(0.30, 0.0, 0.602))
 
 FITNESS_WITHIN_RAD = 0.1
 
