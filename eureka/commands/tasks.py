@@ -23,8 +23,8 @@ class Tasks:
     """Print JSON instead of a table."""
 
     def run(self) -> int:
-        """Print the list; a task that cannot be built, or whose robot is not here, is listed with the reason. Nothing is
-        downloaded."""
+        """Print the list; a task that cannot be built is listed with the reason. Robots that are not here are not
+        downloaded for it."""
         rows = [_describe(name) for name in registry.names()]
         if self.json:
             print(json.dumps(rows, indent=1))

@@ -4,10 +4,11 @@ Mass, layout and thrust and their sources stand in quadcopter.xml. Unlike IsaacG
 tilt. Start position, target and limits are that task's; the start's tilt and velocities are added here, so that
 constant hover thrust drifts away.
 
-`QuadcopterHover` does not model: air drag, rotor spin-up, sensor noise. `X2Hover` is the same task on the X2 as Menagerie
-ships it (`tasks.robots.x2`), drag included. Its left rotors turn one way and its right rotors the other, so that roll and
-yaw cannot be set apart: a roll brings a small yaw with it.
-Axes: N worlds, 4 actions in the order rear right, rear left, front left, front right. Body x is forward, y left, z up.
+`QuadcopterHover` does not model: air drag, rotor spin-up, sensor noise. `X2Hover` is the same task on the X2 as
+Menagerie ships it (`tasks.robots.x2`), drag included. Its left rotors turn one way and its right rotors the other, so
+that roll and yaw cannot be set apart: a roll brings a small yaw with it.
+Axes: N worlds, 4 actions in the order rear right, rear left, front left, front right. Body x is forward, y left, z
+up.
 """
 
 from __future__ import annotations

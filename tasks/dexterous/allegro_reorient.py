@@ -1,11 +1,12 @@
 """An Allegro hand, palm up, that turns a cube to one random orientation after another.
 
-The cube is 7 cm wide and weighs 0.1 kg; its friction is that of the object in Menagerie's scene of the hand. The pose that
-holds it was found here by random search for the one from which random actions drop it last. What happens in a step stands
-in `tasks.dexterous.in_hand`: targets, goals, signals.
+The cube is 7 cm wide and weighs 0.1 kg; its friction is that of the object in Menagerie's scene of the hand. The pose
+that holds it was found here by random search for the one from which random actions drop it last. What happens in a
+step stands in `tasks.dexterous.in_hand`: targets, goals, signals.
 
 Does not model: noise and delay of cameras that would see the cube.
-Axes: N worlds, 16 actions. The hand is fixed, its palm up and tilted so that the fingers are 0.13 rad above the horizontal.
+Axes: N worlds, 16 actions. The hand is fixed, its palm up and tilted so that the fingers are 0.13 rad above the
+horizontal.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class AllegroReorient(InHandTask):
     name = "allegro-reorient"
     instruction = "make the hand turn the cube to the goal orientation, then to the next one, as often as it can"
     action_doc = (
-        "16 servo targets, each in [-1, 1] (values outside are clipped): 0 is the rest pose that holds the cube, 1 is 0.8 rad "
-        "more, within the joint's limits; targets are smoothed over two steps. Order: four joints each of index, middle, ring finger "
-        "(sideways, then three that curl) and thumb."
+        "16 servo targets, each in [-1, 1] (values outside are clipped): 0 is the rest pose that holds the cube, 1 is "
+        "0.8 rad more, within the joint's limits; targets are smoothed over two steps. Order: four joints each of "
+        "index, middle, ring finger (sideways, then three that curl) and thumb."
     )
     robot = allegro.ROBOT
     grasp = GRASP
@@ -76,8 +77,8 @@ class AllegroReorient(InHandTask):
         add_cube(body, CUBE_HALF_M, ghost=ghost, visual=visual, material=material)
 
     def observe(self, signals: Signals) -> Tensor:
-        """What the policy sees (N, 84): joints, servos, fingertips from the cube, the cube, the rotation left as two columns
-        of its matrix."""
+        """What the policy sees (N, 84): joints, servos, fingertips from the cube, the cube, the rotation left as two
+        columns of its matrix."""
         orientation = signals["object_orientation_w"]
         left = quat_multiply(signals["goal_orientation_w"], quat_conjugate(orientation))
         parts = [

@@ -1,8 +1,9 @@
 """What tasks share in which a hand turns an object to one goal orientation after another.
 
-After IsaacGymEnvs' AllegroHand and ShadowHand, and Isaac Lab's in-hand manipulation: goals of random orientation, a new one
-as soon as one is reached, servo targets as actions, an episode over when the object is dropped. Differs: targets lie around
-a rest pose that holds the object (action 0), are smoothed, and move at 20 Hz as MuJoCo Playground's LEAP hand does.
+After IsaacGymEnvs' AllegroHand and ShadowHand, and Isaac Lab's in-hand manipulation: goals of random orientation, a
+new one as soon as one is reached, servo targets as actions, an episode over when the object is dropped. Differs:
+targets lie around a rest pose that holds the object (action 0), are smoothed, and move at 20 Hz as MuJoCo
+Playground's LEAP hand does.
 
 It does not know which hand, which object, or what counts as success: a task's file says these.
 Axes: N worlds, A servos, J joints, F fingers. World frame: z up, the fingers point along +x.
@@ -34,7 +35,8 @@ from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
 
 TARGET_SMOOTHING = 0.5
-"""Share of the new target in what the servos get; the rest is what they had. Isaac Lab's Shadow hand, OpenAI variant: 0.3."""
+"""Share of the new target in what the servos get; the rest is what they had. Isaac Lab's Shadow hand, OpenAI variant:
+0.3."""
 START_JOINT_NOISE_RAD = 0.1
 """Uniform on each joint: MuJoCo Playground's LEAP hand has a normal one of this size."""
 START_POSITION_NOISE_M = 0.01
@@ -89,19 +91,34 @@ def signal_table(grasp: Grasp, fingers: str, thing: str, position: str, axis_not
     return SignalTable(
         [
             Signal("joint_pos", joints, "rad", "joint", "joint_pos", f"joints of the hand: {position}"),
-            Signal("joint_pos_fraction", joints, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"),
+            Signal(
+                "joint_pos_fraction",
+                joints,
+                "1",
+                "joint",
+                "joint_pos",
+                "joint_pos in its range: -1 lower, 1 upper limit",
+            ),
             Signal("joint_vel", joints, "rad/s", "joint", "joint_vel", "joint velocities"),
-            Signal("servo_target_offset", servos, "rad", "joint", "joint_pos", "from where the servos are to their targets"),
+            Signal(
+                "servo_target_offset", servos, "rad", "joint", "joint_pos", "from where the servos are to their targets"
+            ),
             Signal("fingertip_position_w", tips, "m", "world", "position", f"x, y, z of each fingertip: {fingers}"),
             Signal("fingertip_offset_w", tips, "m", "world", "position", f"the same from the {thing}'s centre"),
             Signal("object_position_w", 3, "m", "world", "position", f"centre of the {thing}"),
             Signal("object_orientation_w", 4, "1", "world", "orientation", f"of the {thing}, unit quaternion, w first"),
             Signal("object_linear_velocity_w", 3, "m/s", "world", "linear_velocity", f"of the {thing}"),
             Signal("object_angular_velocity_w", 3, "rad/s", "world", "angular_velocity", f"of the {thing}"),
-            Signal("hold_offset_w", 3, "m", "world", "position", f"from where the {thing} lies in the hand to its centre"),
+            Signal(
+                "hold_offset_w", 3, "m", "world", "position", f"from where the {thing} lies in the hand to its centre"
+            ),
             Signal("hold_distance", 1, "m", "world", "distance", "the length of hold_offset_w"),
-            Signal("goal_orientation_w", 4, "1", "world", "command", "orientation to reach; a new one follows once it is"),
-            Signal("rotation_to_goal_w", 3, "rad", "world", "position", f"axis times angle of the rotation left{axis_note}"),
+            Signal(
+                "goal_orientation_w", 4, "1", "world", "command", "orientation to reach; a new one follows once it is"
+            ),
+            Signal(
+                "rotation_to_goal_w", 3, "rad", "world", "position", f"axis times angle of the rotation left{axis_note}"
+            ),
             Signal("rotation_distance", 1, "rad", "-", "distance", "the angle of that rotation, 0 to pi"),
             Signal("actions", servos, "1", "joint", "action", "actions of this step, clipped to [-1, 1]"),
             Signal("previous_actions", servos, "1", "joint", "action", "actions of the step before"),
@@ -131,7 +148,7 @@ class InHandTask(Task):
         raise NotImplementedError
 
     def start_orientation(self, n: int, rng: torch.Generator) -> Tensor:
-        """Orientations of the object at the start of an episode (n, 4). Here: turned about x, then y, each uniformly."""
+        """Orientations of the object at the start of an episode (n, 4). Here: `random_rotation`."""
         return random_rotation(n, rng)
 
     def next_goal(self, previous: Tensor, rng: torch.Generator) -> Tensor:
@@ -268,7 +285,8 @@ def servo_positions(joint_pos: Tensor, servo_joints: Sequence[Sequence[int]]) ->
 
 
 def mount(root: mujoco.MjsBody, position: Sequence[float], tilt_rad: float, roll_rad: float) -> None:
-    """Put a hand, which as shipped lies palm up with its fingers along +x, at a place, rolled about x, then tilted up."""
+    """Put a hand, which as shipped lies palm up with its fingers along +x, at a place, rolled about x, then tilted
+    up."""
     turn, roll, quat = torch.zeros(4), torch.zeros(4), torch.tensor(root.quat, dtype=torch.float32)
     turn[[0, 2]] = torch.tensor([math.cos(-tilt_rad / 2), math.sin(-tilt_rad / 2)])
     roll[[0, 1]] = torch.tensor([math.cos(roll_rad / 2), math.sin(roll_rad / 2)])
@@ -276,7 +294,9 @@ def mount(root: mujoco.MjsBody, position: Sequence[float], tilt_rad: float, roll
     root.quat = quat_multiply(turn, quat_multiply(roll, quat / quat.norm())).tolist()
 
 
-def solid(body: mujoco.MjsBody, *, ghost: bool, mass_kg: float, friction: tuple[float, float, float]) -> dict[str, object]:
+def solid(
+    body: mujoco.MjsBody, *, ghost: bool, mass_kg: float, friction: tuple[float, float, float]
+) -> dict[str, object]:
     """Arguments of an object's geom: touched by the hand and nothing else, or a picture of it without mass."""
     if ghost:
         return {"contype": 0, "conaffinity": 0, "mass": 0.001}

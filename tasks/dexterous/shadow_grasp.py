@@ -14,8 +14,8 @@ JOINT_ORDER = (
     "sideways, 3 that curl; thumb: turn, swing, twist, bend, tip"
 )
 SERVO_ORDER = (
-    "wrist sideways, wrist up; thumb: turn, swing, twist, bend, tip; index, middle, ring finger, 3 each: sideways, knuckle, "
-    "the last two joints together; little finger: palm, sideways, knuckle, the last two joints together"
+    "wrist sideways, wrist up; thumb: turn, swing, twist, bend, tip; index, middle, ring finger, 3 each: sideways, "
+    "knuckle, the last two joints together; little finger: palm, sideways, knuckle, the last two joints together"
 )
 
 WRIST_REST_RAD = (0.0, 0.0)

@@ -1,8 +1,8 @@
 """A Shadow hand, palm up, that spins a pen about the vertical.
 
-The goals are a fixed cycle: each is an eighth of a turn after the last. What counts is where the pen points; its roll about
-its own axis is free. A goal is reached within 0.2 rad, the tolerance of IsaacGymEnvs' ShadowHand with a pen. What happens in
-a step stands in `tasks.dexterous.in_hand`: targets, goals, signals.
+The goals are a fixed cycle: each is an eighth of a turn after the last. What counts is where the pen points; its roll
+about its own axis is free. A goal is reached within 0.2 rad, the tolerance of IsaacGymEnvs' ShadowHand with a pen.
+What happens in a step stands in `tasks.dexterous.in_hand`: targets, goals, signals.
 
 Does not model: noise and delay of cameras that would see the pen.
 Axes: N worlds, 20 actions. The forearm is fixed; the wrist moves.
@@ -43,8 +43,8 @@ class ShadowPenSpin(InHandTask):
     name = "shadow-pen-spin"
     instruction = "make the shadow hand spin the pen about the vertical, from one goal to the next, as often as it can"
     action_doc = (
-        "20 servo targets, each in [-1, 1] (values outside are clipped): 0 is the rest pose that holds the pen, 1 is 0.8 rad "
-        f"more, within the joint's limits; targets are smoothed over two steps. Order: {SERVO_ORDER}."
+        "20 servo targets, each in [-1, 1] (values outside are clipped): 0 is the rest pose that holds the pen, 1 is "
+        f"0.8 rad more, within the joint's limits; targets are smoothed over two steps. Order: {SERVO_ORDER}."
     )
     robot = shadow.ROBOT
     grasp = GRASP
@@ -57,7 +57,9 @@ class ShadowPenSpin(InHandTask):
         axis_note="; the pen points along its own z axis, its roll does not count",
     )
     fitness_unit = "goals per episode"
-    fitness_doc = "goals reached in an episode of 20 s, each an eighth of a turn after the last and reached within 0.2 rad"
+    fitness_doc = (
+        "goals reached in an episode of 20 s, each an eighth of a turn after the last and reached within 0.2 rad"
+    )
     fitness_reduce = "sum"
 
     def add_object(self, body: mujoco.MjsBody, *, ghost: bool, visual: bool) -> None:

@@ -1,8 +1,8 @@
 """A Shadow hand, palm up, that turns a cube to one random orientation after another.
 
-The cube is 6.5 cm wide and weighs 0.1 kg; its friction is that of the object in Menagerie's scene of the hand. The pose that
-holds it was found here by random search for the one from which random actions drop it last. What happens in a step stands
-in `tasks.dexterous.in_hand`: targets, goals, signals.
+The cube is 6.5 cm wide and weighs 0.1 kg; its friction is that of the object in Menagerie's scene of the hand. The
+pose that holds it was found here by random search for the one from which random actions drop it last. What happens in
+a step stands in `tasks.dexterous.in_hand`: targets, goals, signals.
 
 Does not model: noise and delay of cameras that would see the cube.
 Axes: N worlds, 20 actions. The forearm is fixed; the wrist moves.
@@ -37,8 +37,8 @@ class ShadowReorient(InHandTask):
     name = "shadow-reorient"
     instruction = "make the shadow hand turn the cube to the goal orientation, then to the next one, as often as it can"
     action_doc = (
-        "20 servo targets, each in [-1, 1] (values outside are clipped): 0 is the rest pose that holds the cube, 1 is 0.8 rad "
-        f"more, within the joint's limits; targets are smoothed over two steps. Order: {SERVO_ORDER}."
+        "20 servo targets, each in [-1, 1] (values outside are clipped): 0 is the rest pose that holds the cube, 1 is "
+        f"0.8 rad more, within the joint's limits; targets are smoothed over two steps. Order: {SERVO_ORDER}."
     )
     robot = shadow.ROBOT
     grasp = GRASP
@@ -54,8 +54,8 @@ class ShadowReorient(InHandTask):
         add_cube(body, CUBE_HALF_M, ghost=ghost, visual=visual, material=material)
 
     def observe(self, signals: Signals) -> Tensor:
-        """What the policy sees (N, 110): joints, servos, fingertips from the cube, the cube, the rotation left as two columns
-        of its matrix."""
+        """What the policy sees (N, 110): joints, servos, fingertips from the cube, the cube, the rotation left as two
+        columns of its matrix."""
         orientation = signals["object_orientation_w"]
         left = quat_multiply(signals["goal_orientation_w"], quat_conjugate(orientation))
         parts = [

@@ -1,9 +1,9 @@
 """A Panda that opens the drawer of a cabinet by its handle.
 
 After IsaacGymEnvs' FrankaCabinet and Isaac Lab's Isaac-Franka-Cabinet-Direct: a drawer that comes out 0.40 m, joint
-targets moved by the actions, 8 s. Differs: the cabinet is built here of boxes, its handle 0.72 m ahead of the robot's base
-and 0.55 m up; the arm starts with the gripper towards it, 0.35 m away; the gripper is one action instead of two; the
-episode goes on when the drawer is open.
+targets moved by the actions, 8 s. Differs: the cabinet is built here of boxes, its handle 0.72 m ahead of the robot's
+base and 0.55 m up; the arm starts with the gripper towards it, 0.35 m away; the gripper is one action instead of two;
+the episode goes on when the drawer is open.
 
 Does not model: what is in the drawer, friction that varies, sensor noise.
 Axes: N worlds, 8 actions. The robot stands at the origin and faces +x; y is left, z up.
@@ -51,8 +51,8 @@ class FrankaCabinet(Task):
     instruction = "make the Franka arm open the drawer of the cabinet by its handle, as far as it goes"
     action_doc = (
         "8 numbers in [-1, 1] (values outside are clipped). The first 7 move the position targets of the arm's joints, "
-        "base to wrist: 1 is 2.175 rad/s, 0 leaves the target where it is; stiff servos follow the targets. The last is "
-        "the gripper: -1 closed, 1 open (0.08 m between the fingers)."
+        "base to wrist: 1 is 2.175 rad/s, 0 leaves the target where it is; servos follow the targets. The last is the "
+        "gripper: -1 closed, 1 open (0.08 m between the fingers)."
     )
     robot = panda.ROBOT
     control_dt_s = 0.04
@@ -61,7 +61,9 @@ class FrankaCabinet(Task):
     signal_table = SignalTable(
         [
             Signal("joint_pos", 7, "rad", "joint", "joint_pos", "arm joints, base to wrist"),
-            Signal("joint_pos_fraction", 7, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"),
+            Signal(
+                "joint_pos_fraction", 7, "1", "joint", "joint_pos", "joint_pos in its range: -1 lower, 1 upper limit"
+            ),
             Signal("joint_vel", 7, "rad/s", "joint", "joint_vel", "of the arm's joints"),
             Signal("joint_target_offset", 7, "rad", "joint", "joint_pos", "from joint_pos to the servos' targets"),
             Signal("finger_pos", 2, "m", "joint", "joint_pos", "left, right finger: 0 closed, 0.04 open"),
@@ -71,7 +73,9 @@ class FrankaCabinet(Task):
             Signal("grip_up_axis_w", 3, "1", "world", "direction", "from the right finger to the left finger"),
             Signal("left_fingertip_position_w", 3, "m", "world", "position", "of the left finger's pad"),
             Signal("right_fingertip_position_w", 3, "m", "world", "position", "of the right finger's pad"),
-            Signal("handle_position_w", 3, "m", "world", "position", "middle of the handle, a bar along y; it pulls to -x"),
+            Signal(
+                "handle_position_w", 3, "m", "world", "position", "middle of the handle, a bar along y; it pulls to -x"
+            ),
             Signal("handle_offset_w", 3, "m", "world", "position", "from grip_position_w to the handle"),
             Signal("handle_distance", 1, "m", "world", "distance", "the length of handle_offset_w"),
             Signal("drawer_pos", 1, "m", "joint", "joint_pos", "how far the drawer is out: 0 closed, 0.40 at its stop"),
@@ -176,7 +180,10 @@ def _scene(spec: mujoco.MjSpec) -> mujoco.MjSpec:
     furnish(spec, camera="side", position=(0.55, -1.75, 1.15), target=(0.45, 0.0, 0.5))
     _add_cabinet(spec)
     for kind, names in (
-        (mujoco.mjtSensor.mjSENS_FRAMEPOS, {f"{site}_position": site for site in ("grip", "left_tip", "right_tip", "handle")}),
+        (
+            mujoco.mjtSensor.mjSENS_FRAMEPOS,
+            {f"{site}_position": site for site in ("grip", "left_tip", "right_tip", "handle")},
+        ),
         (mujoco.mjtSensor.mjSENS_FRAMELINVEL, {"grip_velocity": "grip"}),
         (mujoco.mjtSensor.mjSENS_FRAMEZAXIS, {"grip_forward": "grip"}),
         (mujoco.mjtSensor.mjSENS_FRAMEYAXIS, {"grip_up": "grip"}),

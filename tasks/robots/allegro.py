@@ -1,8 +1,8 @@
 """Wonik's Allegro hand, right, from Menagerie, as a training model.
 
-Kept as shipped: masses and inertias (the file computes them from the visual meshes; they are written down before those go),
-joints, servo gains, every collision shape, elliptic friction cones with impratio 10, contact softness. Changed, each measured
-in tests/tasks/test_robot_hands.py:
+Kept as shipped: masses and inertias (the file computes them from the visual meshes; they are written down before
+those go), joints, servo gains, every collision shape, elliptic friction cones with impratio 10, contact softness.
+Changed, each measured in tests/tasks/test_robot_hands.py:
 
 - The timestep, 10 ms where the file has 2 ms, with implicitfast, which holds the joints' damping.
 - Links of the hand pass through each other, but for the four fingertips: these still collide with one another.
@@ -36,7 +36,7 @@ PHYSICS = Physics(timestep_s=0.01, integrator=mujoco.mjtIntegrator.mjINT_IMPLICI
 
 
 def training_spec() -> mujoco.MjSpec:
-    """The training model, palm up, fingers along +x, its root "palm" at the origin. Raises UserError as `robot_spec`."""
+    """The training model, palm up, fingers along +x, its palm at the origin. Raises UserError as `robot_spec`."""
     spec = robot_spec(ROBOT, FILE)
     require_joints(spec, JOINTS)
     touching, tips = [], []
@@ -64,4 +64,6 @@ def visual_spec() -> mujoco.MjSpec:
 
 def _add_tips(spec: mujoco.MjSpec) -> None:
     for finger, site in zip(FINGERS, TIPS, strict=True):
-        spec.body(f"{finger}_tip").add_site(name=site, pos=[0.0, 0.0, _TIP_Z_M[finger]], size=[0.001, 0.0, 0.0], group=5)
+        spec.body(f"{finger}_tip").add_site(
+            name=site, pos=[0.0, 0.0, _TIP_Z_M[finger]], size=[0.001, 0.0, 0.0], group=5
+        )

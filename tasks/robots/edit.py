@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import mujoco
+import numpy as np
 
 from tasks.errors import UserError, did_you_mean
 
@@ -38,6 +39,10 @@ class Physics:
     """Friction cone; the pyramidal one is cheaper."""
     impratio: float | None = None
     """How much stiffer friction is than the normal force; large ones hold against slip and cost iterations."""
+    tolerance: float | None = None
+    """Improvement, scaled by the model's size, below which the solver stops."""
+    jacobian: mujoco.mjtJacobian | None = None
+    """Sparse is faster from about 30 degrees of freedom on."""
     multiccd: bool | None = None
     """Whether flat convex bodies touch in several points."""
 
@@ -59,8 +64,8 @@ class Servo:
 def set_physics(spec: mujoco.MjSpec, physics: Physics) -> None:
     """Set the options that `physics` names."""
     named = {"timestep": physics.timestep_s}
-    named |= {name: getattr(physics, name) for name in
-              ("integrator", "solver", "iterations", "ls_iterations", "cone", "impratio")}  # fmt: skip
+    same = ("integrator", "solver", "iterations", "ls_iterations", "cone", "impratio", "tolerance", "jacobian")
+    named |= {name: getattr(physics, name) for name in same}
     for name, value in named.items():
         if value is not None:
             setattr(spec.option, name, value)
@@ -144,6 +149,12 @@ def drop_visuals(spec: mujoco.MjSpec, keep: Collection[str] = ()) -> None:
     _drop_assets(spec)
 
 
+def drop_sensors(spec: mujoco.MjSpec) -> None:
+    """Delete the sensors. MuJoCo computes all of them in every physics step; an accelerometer costs a third of it."""
+    for sensor in list(spec.sensors):
+        spec.delete(sensor)
+
+
 def drop_keyframes(spec: mujoco.MjSpec) -> None:
     """Delete the keyframes, which do not fit any more once a joint is added."""
     for key in list(spec.keys):
@@ -180,6 +191,27 @@ def add_sensors(spec: mujoco.MjSpec, kind: mujoco.mjtSensor, of: mujoco.mjtObj, 
     """
     for name, object_name in names.items():
         spec.add_sensor(name=name, type=kind, objtype=of, objname=object_name)
+
+
+def add_tracking_camera(spec: mujoco.MjSpec, name: str, body: str, offset: tuple[float, float, float]) -> None:
+    """Add a camera that follows a body without turning with it.
+
+    Args:
+        body: A child of the world.
+        offset: From the body to the camera, m, in world axes; the camera looks back at the body.
+    """
+    (mount,) = require_bodies(spec, [body])
+    back = np.asarray(offset, dtype=float) / np.linalg.norm(offset)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, np.cross(back, right), back], axis=1)  # columns: the camera's x, y and z
+    # A tracking camera keeps the place and the direction that it has where the body stands in the file.
+    stands = np.zeros(9)
+    mujoco.mju_quat2Mat(stands, mount.quat)
+    to_body = stands.reshape(3, 3).T
+    quat = np.zeros(4)
+    mujoco.mju_mat2Quat(quat, (to_body @ axes).ravel())
+    mount.add_camera(name=name, mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM, pos=to_body @ offset, quat=quat)
 
 
 def set_servos(spec: mujoco.MjSpec, servos: Mapping[str, Servo]) -> None:

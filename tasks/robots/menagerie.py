@@ -40,7 +40,8 @@ def robot_spec(robot: str, file: str) -> mujoco.MjSpec:
     if not path.is_file():
         known = sorted(entry.name for entry in folder.glob("*.xml"))
         listed = ", ".join(known) or "no .xml at all"
-        raise UserError(f"robot '{robot}' has no file '{file}' in {folder}; it has {listed}.{did_you_mean(file, known)}")
+        hint = did_you_mean(file, known)
+        raise UserError(f"robot '{robot}' has no file '{file}' in {folder}; it has {listed}.{hint}")
     try:
         return mujoco.MjSpec.from_file(str(path))
     except ValueError as error:

@@ -1,15 +1,15 @@
 """Franka Emika's Panda with its gripper, from Menagerie, as a training model.
 
-Kept as shipped: masses, joints, limits of torque, the gripper with the tendon and the equality that couple its fingers.
-Changed, each measured in tests/tasks/test_robots_hands.py:
+Kept as shipped: masses, joints, limits of torque, the gripper with the tendon and the equality that couple its
+fingers. Changed, each measured in tests/tasks/test_robots_hands.py:
 
-- The arm's servos are those of Menagerie's own mjx_panda.xml: a fifth of the stiffness, damping in the joints. Those of
-  panda.xml saturate at an error of 0.02 rad, which targets that move at 25 Hz exceed at each step; they need a timestep of
-  2 ms (a random walk of the targets for 3 s differs by 0.02 rad from one of 0.5 ms, at 10 ms by 0.3 rad).
+- The arm's servos are those of Menagerie's own mjx_panda.xml: a fifth of the stiffness, damping in the joints. Those
+  of panda.xml saturate at an error of 0.02 rad, which targets that move at 25 Hz exceed at each step; they need a
+  timestep of 2 ms (a random walk of the targets for 3 s differs by 0.02 rad from one of 0.5 ms, at 10 ms by 0.3 rad).
 - With these the timestep is 10 ms where the file has 2 ms. Its integrator, implicitfast, stays.
-- What collides. As shipped every link does, with meshes and 12 boxes for two fingers. Here a finger is its largest pad and
-  a box fitted to its mesh, the hand is a box fitted to its mesh, and the links touch nothing: a task with this arm keeps
-  things in front of the gripper. They collide with the task's own geoms, never with each other.
+- What collides. As shipped every link does, with meshes and 12 boxes for two fingers. Here a finger is its largest
+  pad and a box fitted to its mesh, the hand is a box fitted to its mesh, and the links touch nothing: a task with
+  this arm keeps things in front of the gripper. They collide with the task's own geoms, never with each other.
 
 Does not model: gravity compensation of the real arm's controller; the servos sag.
 """

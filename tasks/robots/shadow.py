@@ -1,15 +1,16 @@
 """The Shadow hand, right and left, from Menagerie, as a training model.
 
-Kept as shipped: masses, joints, armature and friction, servo gains and force limits, the tendons that couple the last two
-joints of each finger, elliptic friction cones with impratio 10, contact softness. Changed, each measured in
+Kept as shipped: masses, joints, armature and friction, servo gains and force limits, the tendons that couple the last
+two joints of each finger, elliptic friction cones with impratio 10, contact softness. Changed, each measured in
 tests/tasks/test_robot_hands.py:
 
-- The timestep, 10 ms where the file has 2 ms, with implicitfast, which holds the joints' damping. MuJoCo softens contacts to
-  twice the timestep.
-- Fingertips collide as capsules fitted to the shipped meshes: capsules and boxes touch by closed formulas, meshes by search.
+- The timestep, 10 ms where the file has 2 ms, with implicitfast, which holds the joints' damping. MuJoCo softens
+  contacts to twice the timestep.
+- Fingertips collide as capsules fitted to the shipped meshes: capsules and boxes touch by closed formulas, meshes by
+  search.
 - Forearm, wrist and the knuckles' cylinders, which lie inside the capsules of the fingers, collide with nothing.
-- Of the palm's eight overlapping boxes the three small ones that end in the surface of others are left out: a cube that lies
-  flat touches each box in four points.
+- Of the palm's eight overlapping boxes the three small ones that end in the surface of others are left out: a cube
+  that lies flat touches each box in four points.
 - Links of the hand pass through each other, but for the five fingertips: these still collide with one another.
 - At most 20 iterations of the constraint solver, each with at most 20 of the line search.
 
@@ -77,7 +78,8 @@ def tips(side: Side) -> tuple[str, ...]:
 
 
 def training_spec(side: Side = "right") -> mujoco.MjSpec:
-    """The training model, palm up, fingers along +x, its forearm's end at the origin. Raises UserError as `robot_spec`."""
+    """The training model, palm up, fingers along +x, its forearm's end at the origin. Raises UserError as
+    `robot_spec`."""
     spec = robot_spec(ROBOT, f"{side}_hand.xml")
     mark = prefix(side)
     require_joints(spec, [mark + joint for joint in JOINTS])

@@ -1,8 +1,8 @@
 """Skydio's X2 from Menagerie, as a training model.
 
-Kept as shipped: masses and inertia, the four thrust motors and where they push, the air's density and viscosity and so the
-drag of its shapes. Changed, measured in tests/tasks/test_robot_hands.py: nothing collides, and the meshes and the texture
-are dropped; the file's timestep of 10 ms stays. The tests ask for the same trajectory.
+Kept as shipped: masses and inertia, the four thrust motors and where they push, the air's density and viscosity and
+so the drag of its shapes. Changed, measured in tests/tasks/test_robot_hands.py: nothing collides, and the meshes and
+the texture are dropped; the file's timestep of 10 ms stays. The tests ask for the same trajectory.
 
 Does not model: rotor spin-up, battery, ground effect.
 """
