@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import mujoco
@@ -328,8 +328,3 @@ def add_cube(body: mujoco.MjsBody, half_m: float, *, ghost: bool, visual: bool, 
             conaffinity=0,
             mass=0.0,
         )
-
-
-def with_hold(grasp: Grasp, hold_position_m: tuple[float, float, float]) -> Grasp:
-    """The same hand, holding something elsewhere."""
-    return replace(grasp, hold_position_m=hold_position_m)

@@ -32,7 +32,7 @@ START_HEADING_RAD = (math.pi / 2 - 0.3, math.pi / 2 + 0.3)
 """Across the fingers, give or take: 0.3 rad is IsaacGymEnvs' for the pen."""
 STEP_RAD = math.pi / 4
 """From one goal to the next, counter-clockwise from above."""
-GRASP = shadow_grasp(hold_position_m=(0.305, -0.005, 0.575))
+GRASP = shadow_grasp(hold_position_m=(0.318, -0.003, 0.582))
 
 FITNESS_WITHIN_RAD = 0.2
 
