@@ -151,7 +151,7 @@ class Task:
         raise NotImplementedError
 
     @staticmethod
-    def _ctrl_range(sim: Simulation) -> tuple[Tensor, Tensor]:
+    def _ctrl_range(sim: SimulationState) -> tuple[Tensor, Tensor]:
         """Actuators' control ranges (A,), (A,), kept among the simulation's constants."""
         if "_ctrl_low" not in sim.constants:
             limits = torch.tensor(sim.model.actuator_ctrlrange, dtype=torch.float32, device=sim.device)

@@ -59,7 +59,7 @@ class AnymalVelocity(Task):
         [
             Signal("command_velocity_b", 2, "m/s", "body", "command", "wanted: forward -1..1, to the left -0.5..0.5"),
             Signal("command_yaw_rate", 1, "rad/s", "body", "command", "wanted turning rate, -1..1, left is positive"),
-            Signal("base_height", 1, "m", "world", "position", "of the base's centre above the ground; 0.53 standing"),
+            Signal("base_height", 1, "m", "world", "position", "of the base's centre above the ground; 0.5 standing"),
             Signal("base_linear_velocity_b", 3, "m/s", "body", "linear_velocity", "of the base: forward, left, up"),
             Signal("base_angular_velocity_b", 3, "rad/s", "body", "angular_velocity", "roll, pitch and yaw rate"),
             Signal("projected_gravity_b", 3, "1", "body", "direction", "where down is; (0, 0, -1) when level"),
@@ -133,8 +133,9 @@ class AnymalVelocity(Task):
         velocities = [sim.sensor(f"{name}_velocity") for name in anymal_c.FEET]
         foot_height = torch.stack([foot[:, 2] for foot in feet], dim=-1) - anymal_c.FOOT_RADIUS_M
         in_air = foot_height >= 0.0
-        error = ACTION_SCALE_RAD * actions - joint_offset
-        torque = anymal_c.STIFFNESS_N_M * error - anymal_c.DAMPING_N_M_S * qvel[:, 6:]
+        low, high = self._ctrl_range(sim)  # a servo's target stays within its joint's range
+        target = (STAND_POSE_RAD + ACTION_SCALE_RAD * actions).clamp(low, high)
+        torque = anymal_c.STIFFNESS_N_M * (target - qpos[:, 7:]) - anymal_c.DAMPING_N_M_S * qvel[:, 6:]
         return {
             "command_velocity_b": command[:, :2],
             "command_yaw_rate": command[:, 2:],

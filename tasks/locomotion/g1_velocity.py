@@ -140,7 +140,9 @@ class G1Velocity(Task):
         foot_height = spheres.unflatten(-1, (2, 4)).amin(dim=-1) - g1.FOOT_RADIUS_M
         velocities = [sim.sensor(f"{side}_foot_velocity") for side in g1.SIDES]
         down = (foot_height < 0.0).float()
-        torque = STIFFNESS_N_M * (ACTION_SCALE_RAD * actions - joint_offset) - DAMPING_N_M_S * qvel[:, 6:]
+        low, high = self._ctrl_range(sim)  # a servo's target stays within its joint's range
+        target = (STAND_POSE_RAD + ACTION_SCALE_RAD * actions).clamp(low, high)
+        torque = STIFFNESS_N_M * (target - qpos[:, 7:]) - DAMPING_N_M_S * qvel[:, 6:]
         return {
             "command_velocity_b": command[:, :2],
             "command_yaw_rate": command[:, 2:],

@@ -43,8 +43,6 @@ class Physics:
     """Improvement, scaled by the model's size, below which the solver stops."""
     jacobian: mujoco.mjtJacobian | None = None
     """Sparse is faster from about 30 degrees of freedom on."""
-    multiccd: bool | None = None
-    """Whether flat convex bodies touch in several points."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,6 @@ def set_physics(spec: mujoco.MjSpec, physics: Physics) -> None:
     for name, value in named.items():
         if value is not None:
             setattr(spec.option, name, value)
-    if physics.multiccd is not None:
-        bit = int(mujoco.mjtEnableBit.mjENBL_MULTICCD)
-        flags = int(spec.option.enableflags)
-        spec.option.enableflags = flags | bit if physics.multiccd else flags & ~bit
 
 
 def require_joints(spec: mujoco.MjSpec, names: Iterable[str]) -> list[mujoco.MjsJoint]:
