@@ -45,7 +45,8 @@ GRASP = Grasp(
     hold_position_m=(-0.035, 0.0075, 0.547),
 )
 
-FITNESS_WITHIN_RAD = 0.1
+GOAL_WITHIN_RAD = 0.1
+"""A new goal follows when the rotation left is smaller."""
 
 
 class AllegroReorient(InHandTask):
@@ -60,7 +61,7 @@ class AllegroReorient(InHandTask):
     )
     robot = allegro.ROBOT
     grasp = GRASP
-    goal_tolerance_rad = FITNESS_WITHIN_RAD
+    goal_tolerance_rad = GOAL_WITHIN_RAD
     signal_table = signal_table(
         GRASP,
         fingers="index, middle, ring, thumb",
@@ -103,4 +104,4 @@ class AllegroReorient(InHandTask):
 
     def fitness(self, signals: Signals) -> Tensor:
         """1 in a step that reaches the goal."""
-        return (signals["rotation_distance"][:, 0] < FITNESS_WITHIN_RAD).float()
+        return (signals["rotation_distance"][:, 0] < GOAL_WITHIN_RAD).float()

@@ -34,7 +34,8 @@ STEP_RAD = math.pi / 4
 """From one goal to the next, counter-clockwise from above."""
 GRASP = shadow_grasp(hold_position_m=(0.318, -0.003, 0.582))
 
-FITNESS_WITHIN_RAD = 0.2
+GOAL_WITHIN_RAD = 0.2
+"""A new goal follows when the rotation left is smaller."""
 
 
 class ShadowPenSpin(InHandTask):
@@ -48,7 +49,7 @@ class ShadowPenSpin(InHandTask):
     )
     robot = shadow.ROBOT
     grasp = GRASP
-    goal_tolerance_rad = FITNESS_WITHIN_RAD
+    goal_tolerance_rad = GOAL_WITHIN_RAD
     signal_table = signal_table(
         GRASP,
         fingers=FINGER_ORDER,
@@ -127,4 +128,4 @@ class ShadowPenSpin(InHandTask):
 
     def fitness(self, signals: Signals) -> Tensor:
         """1 in a step that reaches the goal."""
-        return (signals["rotation_distance"][:, 0] < FITNESS_WITHIN_RAD).float()
+        return (signals["rotation_distance"][:, 0] < GOAL_WITHIN_RAD).float()

@@ -28,7 +28,8 @@ MIN_HEIGHT_M = HAND_HEIGHT_M - 0.05
 """Below this the cube's centre is under the palm: MuJoCo Playground's LEAP hand."""
 GRASP = shadow_grasp(hold_position_m=(0.30, 0.0, 0.602))
 
-FITNESS_WITHIN_RAD = 0.1
+GOAL_WITHIN_RAD = 0.1
+"""A new goal follows when the rotation left is smaller."""
 
 
 class ShadowReorient(InHandTask):
@@ -42,7 +43,7 @@ class ShadowReorient(InHandTask):
     )
     robot = shadow.ROBOT
     grasp = GRASP
-    goal_tolerance_rad = FITNESS_WITHIN_RAD
+    goal_tolerance_rad = GOAL_WITHIN_RAD
     signal_table = signal_table(GRASP, fingers=FINGER_ORDER, thing="cube", position=JOINT_ORDER)
     fitness_unit = "goals per episode"
     fitness_doc = "goals reached in an episode of 20 s; one is reached within 0.1 rad, then the next one counts"
@@ -80,4 +81,4 @@ class ShadowReorient(InHandTask):
 
     def fitness(self, signals: Signals) -> Tensor:
         """1 in a step that reaches the goal."""
-        return (signals["rotation_distance"][:, 0] < FITNESS_WITHIN_RAD).float()
+        return (signals["rotation_distance"][:, 0] < GOAL_WITHIN_RAD).float()

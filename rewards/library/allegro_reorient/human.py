@@ -15,7 +15,7 @@ ACTION_COST = 0.0002
 GOAL_BONUS = 250.0
 FALL_COST = 50.0
 FALLEN_BELOW_M = 0.45
-GOAL_WITHIN_RAD = 0.1
+REACHED_BELOW_RAD = 0.1
 
 
 def compute_reward(
@@ -25,7 +25,7 @@ def compute_reward(
     held = -DISTANCE_COST * hold_distance[:, 0]
     close = 1.0 / (angle + CLOSENESS_SOFTENING_RAD)
     action_l2 = -ACTION_COST * torch.sum(torch.square(actions), dim=-1)
-    reached = GOAL_BONUS * (angle < GOAL_WITHIN_RAD).float()
+    reached = GOAL_BONUS * (angle < REACHED_BELOW_RAD).float()
     fallen = -FALL_COST * (object_position_w[:, 2] < FALLEN_BELOW_M).float()
     return held + close + action_l2 + reached + fallen, {
         "hold_distance_l1": held,
