@@ -1,7 +1,7 @@
 """ANYmal C (ANYbotics), 12 joints, 45 kg: the training model, and what tasks need to know of the robot.
 
-What differs from Menagerie's anymal_c.xml and what it does to the motion; `tests/tasks/test_robots.py` measures it (same
-targets; trotting on the spot, 2 s: base within 2 cm and 6 degrees; standing, 4 s: height within 1 cm):
+What differs from Menagerie's anymal_c.xml and what it does to the motion; `tests/tasks/test_robots.py` measures it
+(same targets; trotting on the spot, 2 s: base within 2 cm and 6 degrees; standing, 4 s: height within 1 cm):
 
 - Only the feet collide, and only with the floor. Until the base is below `MIN_HEIGHT_M` nothing else can reach it.
 - Feet slide and do not roll or twist (condim 3 for 6): a sphere of 3 cm hardly resists turning anyway.
