@@ -20,8 +20,8 @@ import numpy as np
 from mujoco.batch import Batch
 
 import tasks.sim_native  # noqa: F401 - sets MuJoCo's warning handler
-from tasks.robots import anymal_c, g1
-from tasks.robots.menagerie import missing_reason
+from tasks.robots import allegro, anymal_c, g1, panda, shadow, x2
+from tasks.robots.menagerie import missing_reason, robot_spec
 
 CONTROL_DT_S = 0.02
 STEPS_A_TURN = 3
@@ -36,18 +36,57 @@ class Robot:
     shipped: Callable[[], mujoco.MjModel]
     training: Callable[[], mujoco.MjModel]
     start: Sequence[float]
-    """qpos that worlds start in; the targets are its last nu numbers."""
+    """qpos that worlds start in."""
     amplitude: float = 0.2
     """Random targets lie within +- this of the pose, rad."""
+    targets: Sequence[float] | None = None
+    """What the random targets lie around; None: the last nu numbers of `start`."""
 
 
 def standing(robot) -> list[float]:
     return [0.0, 0.0, robot.STAND_HEIGHT_M, 1.0, 0.0, 0.0, 0.0, *robot.STAND_POSE_RAD]
 
 
+def as_shipped(robot: str, file: str) -> Callable[[], mujoco.MjModel]:
+    return lambda: robot_spec(robot, file).compile()
+
+
+PANDA_HOME_RAD = [0.0, 0.0, 0.0, -1.57079, 0.0, 1.57079, -0.7853]
+"""The keyframe of its file."""
+ALLEGRO_OPEN_RAD = [*([0.0, 0.0, 0.0, 0.0] * 3), 0.3, 0.0, 0.0, 0.0]
+
 ROBOTS = {
     "anymal-c": Robot(anymal_c.ROBOT, anymal_c.shipped_model, anymal_c.training_model, standing(anymal_c)),
     "g1": Robot(g1.ROBOT, g1.shipped_model, g1.training_model, standing(g1)),
+    # Its training model has other servos: see tasks/robots/panda.py.
+    "panda": Robot(
+        panda.ROBOT,
+        as_shipped(panda.ROBOT, panda.FILE),
+        lambda: panda.training_spec().compile(),
+        [*PANDA_HOME_RAD, 0.04, 0.04],
+        targets=[*PANDA_HOME_RAD, 255.0],
+    ),
+    "allegro": Robot(
+        allegro.ROBOT,
+        as_shipped(allegro.ROBOT, allegro.FILE),
+        lambda: allegro.training_spec().compile(),
+        ALLEGRO_OPEN_RAD,
+    ),
+    "shadow": Robot(
+        shadow.ROBOT,
+        as_shipped(shadow.ROBOT, "right_hand.xml"),
+        lambda: shadow.training_spec().compile(),
+        [0.0] * len(shadow.JOINTS),
+        targets=[0.0] * len(shadow.ACTUATORS),
+    ),
+    # Motors: around the thrust in N that holds the weight.
+    "x2": Robot(
+        x2.ROBOT,
+        as_shipped(x2.ROBOT, x2.FILE),
+        lambda: x2.training_spec().compile(),
+        [0.0, 0.0, 5.0, 1.0, 0.0, 0.0, 0.0],
+        targets=[3.25] * 4,
+    ),
 }
 
 
@@ -61,7 +100,8 @@ class Stepper:
         self._batch.reset()
         self._batch.bind("qpos")[:] = robot.start
         self._ctrl = self._batch.bind("ctrl")
-        self._pose, self._amplitude = np.array(robot.start[-model.nu :]), robot.amplitude
+        around = robot.start[-model.nu :] if robot.targets is None else robot.targets
+        self._pose, self._amplitude = np.array(around), robot.amplitude
         self._rng = np.random.default_rng(0)
         self.steps, self.seconds = 0, 0.0
 

@@ -102,6 +102,14 @@ def quat_yaw(q: Tensor) -> Tensor:
     return torch.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
+def quat_to_rotation_vector(q: Tensor) -> Tensor:
+    """Axis times angle in rad of a unit quaternion's rotation, the shorter way round: (..., 4) -> (..., 3)."""
+    sine = torch.linalg.norm(q[..., 1:], dim=-1, keepdim=True).clamp(max=1.0)
+    # angle / sine tends to 2 where both vanish.
+    scale = torch.where(sine > 1e-6, 2.0 * torch.asin(sine) / sine.clamp(min=1e-6), 2.0)
+    return torch.where(q[..., :1] < 0.0, -1.0, 1.0) * scale * q[..., 1:]
+
+
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
     """Uniform float32 samples in [low, high) from a seeded generator, on the generator's device."""
     return torch.rand(shape, generator=rng, device=rng.device) * (high - low) + low

@@ -15,7 +15,8 @@ from tasks.task import check_task
 from tests.tasks.toy_tasks import Slider
 
 BUILT_IN = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run", "humanoid-run",
-            "anymal-velocity", "g1-velocity"]  # fmt: skip
+            "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet", "allegro-reorient", "shadow-reorient",
+            "shadow-pen-spin"]  # fmt: skip
 TASK_FILE = '''"""A task file."""
 from tests.tasks.toy_tasks import Slider
 
