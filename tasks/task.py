@@ -119,8 +119,10 @@ class Task:
 
     def act(self, sim: Simulation, actions: Tensor) -> None:
         """Apply actions (N, A) in [-1, 1]. Here: mapped linearly onto each actuator's control range."""
-        centre, half = self._ctrl_range(sim)
-        sim.set_ctrl(torch.addcmul(centre, actions, half))
+        if "_ctrl_centre" not in sim.constants:
+            low, high = self._ctrl_range(sim)
+            sim.constants["_ctrl_centre"], sim.constants["_ctrl_half"] = 0.5 * (low + high), 0.5 * (high - low)
+        sim.set_ctrl(torch.addcmul(sim.constants["_ctrl_centre"], actions, sim.constants["_ctrl_half"]))
 
     def signals(self, sim: SimulationState) -> Signals:
         """The tensors of `signal_table` for the present state. Reads only: `sim` may be some worlds of many."""
@@ -152,12 +154,11 @@ class Task:
 
     @staticmethod
     def _ctrl_range(sim: SimulationState) -> tuple[Tensor, Tensor]:
-        """Centre and half width of the actuators' control ranges (A,), (A,), kept among the simulation's constants."""
-        if "_ctrl_centre" not in sim.constants:
+        """Actuators' control ranges, low (A,) and high (A,), kept among the simulation's constants."""
+        if "_ctrl_low" not in sim.constants:
             limits = torch.tensor(sim.model.actuator_ctrlrange, dtype=torch.float32, device=sim.device)
-            sim.constants["_ctrl_centre"] = limits.mean(dim=1)
-            sim.constants["_ctrl_half"] = 0.5 * (limits[:, 1] - limits[:, 0])
-        return sim.constants["_ctrl_centre"], sim.constants["_ctrl_half"]
+            sim.constants["_ctrl_low"], sim.constants["_ctrl_high"] = limits[:, 0].clone(), limits[:, 1].clone()
+        return sim.constants["_ctrl_low"], sim.constants["_ctrl_high"]
 
 
 def check_task(task: Task) -> None:

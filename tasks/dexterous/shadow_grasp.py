@@ -1,6 +1,7 @@
 """How the right Shadow hand lies under an object that it turns: pose, tilt, and the order of its joints in words.
 
-The pose was set by hand: a cube on the palm, fingers half closed; from it no action drops 0 of 24 cubes in 2 s. Knows no task.
+The pose was set by hand: a cube on the palm, fingers half closed. With all
+actions 0 none of 24 cubes fell within 2 s. Knows no task.
 """
 
 from __future__ import annotations

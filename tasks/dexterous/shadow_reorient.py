@@ -1,7 +1,8 @@
 """A Shadow hand, palm up, that turns a cube to one random orientation after another.
 
 The cube is 6.5 cm wide and weighs 0.1 kg; its friction is that of the object in Menagerie's scene of the hand. The
-pose that holds it was set by hand (`tasks.dexterous.shadow_grasp`). What happens in a step stands in `tasks.dexterous.in_hand`: targets, goals, signals.
+pose that holds it was set by hand (`tasks.dexterous.shadow_grasp`). What happens in a step stands in
+`tasks.dexterous.in_hand`: targets, goals, signals.
 
 Does not model: noise and delay of cameras that would see the cube.
 Axes: N worlds, 20 actions. The forearm is fixed; the wrist moves.
