@@ -180,37 +180,17 @@ class Archive:
 
     def put_candidate(self, candidate: Candidate, run_id: str | None = None) -> None:
         """Insert a candidate or replace its state."""
-        now = time.time()
-        row = {
-            "candidate_id": candidate.candidate_id,
-            "generation": candidate.generation,
-            "idx": candidate.index,
-            "parent_id": candidate.parent_id,
-            "status": str(candidate.status),
-            "source": candidate.source,
-            "sha256": candidate.reward_sha256,
-            "stage": candidate.stage,
-            "error": candidate.error,
-            "repairs": candidate.repairs,
-            "fitness": candidate.fitness,
-            "fitness_std": candidate.fitness_std,
-            "run_id": run_id,
-            "result_json": None if candidate.result is None else json.dumps(candidate.result),
-            "reflection": candidate.reflection,
-            "created_s": now,
-            "updated_s": now,
-        }
-        names = ", ".join(row)
-        marks = ", ".join(f":{name}" for name in row)
-        updates = ", ".join(
-            f"{name}=COALESCE(excluded.run_id, run_id)" if name == "run_id" else f"{name}=excluded.{name}"
-            for name in row
-            if name not in ("candidate_id", "created_s")
-        )
-        statement = (
-            f"INSERT INTO candidates ({names}) VALUES ({marks}) ON CONFLICT(candidate_id) DO UPDATE SET {updates}"
-        )
-        self._write(statement, row)
+        self._db.write(lambda db: _put_candidate(db, candidate, run_id))
+
+    def put_candidates(self, candidates: Sequence[Candidate], kind: str, text: str) -> None:
+        """Replace the states of several and add a line to the search's log: all of it or nothing."""
+
+        def write(db: sqlite3.Connection) -> None:
+            for candidate in candidates:
+                _put_candidate(db, candidate, None)
+            db.execute("INSERT INTO events (time_s, kind, text) VALUES (?, ?, ?)", (time.time(), kind, text))
+
+        self._db.write(write)
 
     def candidates(self, generation: int | None = None) -> list[Candidate]:
         """Candidates in order of generation and index; of one generation if given."""
@@ -255,7 +235,42 @@ def _many(db: sqlite3.Connection, statement: str, rows: Sequence[tuple]) -> None
     db.executemany(statement, rows)
 
 
+def _put_candidate(db: sqlite3.Connection, candidate: Candidate, run_id: str | None) -> None:
+    now = time.time()
+    row = {
+        "candidate_id": candidate.candidate_id,
+        "generation": candidate.generation,
+        "idx": candidate.index,
+        "parent_id": candidate.parent_id,
+        "status": str(candidate.status),
+        "source": candidate.source,
+        "sha256": candidate.reward_sha256,
+        "stage": candidate.stage,
+        "error": candidate.error,
+        "repairs": candidate.repairs,
+        "fitness": candidate.fitness,
+        "fitness_std": candidate.fitness_std,
+        "run_id": run_id,
+        "result_json": None if candidate.result is None else json.dumps(candidate.result),
+        "reflection": candidate.reflection,
+        "rung": candidate.rung,
+        "rung_fitness": candidate.rung_fitness,
+        "created_s": now,
+        "updated_s": now,
+    }
+    names = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    updates = ", ".join(
+        f"{name}=COALESCE(excluded.run_id, run_id)" if name == "run_id" else f"{name}=excluded.{name}"
+        for name in row
+        if name not in ("candidate_id", "created_s")
+    )
+    statement = f"INSERT INTO candidates ({names}) VALUES ({marks}) ON CONFLICT(candidate_id) DO UPDATE SET {updates}"
+    db.execute(statement, row)
+
+
 def _candidate(row: sqlite3.Row) -> Candidate:
+    later = "rung" in row.keys()  # noqa: SIM118 - "in" a row looks among its values; version 3, an older one is only read
     return Candidate(
         candidate_id=row["candidate_id"],
         generation=row["generation"],
@@ -271,6 +286,8 @@ def _candidate(row: sqlite3.Row) -> Candidate:
         result=None if row["result_json"] is None else json.loads(row["result_json"]),
         reflection=row["reflection"],
         repairs=row["repairs"],
+        rung=row["rung"] if later else 0,
+        rung_fitness=row["rung_fitness"] if later else None,
     )
 
 

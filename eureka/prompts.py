@@ -69,8 +69,9 @@ class TaskView:
     """By what a policy learns: sentences."""
 
     @classmethod
-    def of(cls, task: Task, training: TrainConfig | None = None) -> TaskView:
-        """The view of a task that is trained by `training`, the task's own settings where None.
+    def of(cls, task: Task, training: TrainConfig | None = None, halving: str = "") -> TaskView:
+        """The view of a task that is trained by `training`, the task's own settings where None; `halving` is a sentence
+        on which trainings are cut short.
 
         Raises OSError where the task's source cannot be read.
         """
@@ -85,7 +86,7 @@ class TaskView:
             max_steps=round(task.episode_length_s / task.control_dt_s),
             fitness_unit=task.fitness_unit,
             source=designer_source(task),
-            learning=learning(training or config_for(task), task.control_dt_s),
+            learning=learning(training or config_for(task), task.control_dt_s) + halving,
         )
 
 
@@ -197,11 +198,13 @@ def repair_messages(previous: Sequence[Message], reply: str | None, problems: st
 
 
 def memory(history: Sequence[Candidate], lines: int = MEMORY_LINES) -> str:
-    """At most `lines` earlier attempts, a line each: the scored, best first; then failures, newest first."""
+    """At most `lines` earlier attempts, a line each: the scored, best first; then those stopped early and failures,
+    newest first. Fitness at a rung ranks nothing: it stands for its own rung alone."""
     scored = ranked(history)
-    failed = [c for c in history if not c.scored and c.status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED)]
+    unranked = (Status.ELIMINATED, Status.REFUSED, Status.NO_REPLY, Status.FAILED)
+    failed = [c for c in history if not c.scored and c.status in unranked]
     failed.sort(key=lambda c: (-c.generation, c.index))
-    # Failures are kept in sight: a third of the lines is theirs where there are that many.
+    # They are kept in sight: a third of the lines is theirs where there are that many.
     room = max(lines - len(failed), lines - lines // 3)
     chosen = scored[:room] + failed[: lines - min(len(scored), room)]
     left_out = len(scored) + len(failed) - len(chosen)

@@ -109,29 +109,36 @@ class SearchRecord:
         return default
 
     def run_of(self, candidate_id: str) -> Run | None:
-        """The training that tells most about a candidate: one that failed, else that of the first seed.
+        """The training that tells most about a candidate: one that failed, else that of the first seed; of a candidate
+        that did not train to the end, its last rung.
 
         Only a training that has ended is in the database; one that goes on is found by its folder.
         """
-        own = self._by_candidate.get(candidate_id, [])
-        failed = [run for run in own if run.status != "ok"]
-        if own:
+        own = self._by_candidate.get(("candidate", candidate_id), [])
+        rungs = self._by_candidate.get(("rung", candidate_id), [])
+        failed = [run for run in own or rungs if run.status != "ok"]
+        if failed or own:
             return (failed or own)[0]
-        places = sorted(path.parent for path in (self.folder / "candidates" / candidate_id).glob(f"s*/{METRICS}"))
+        places = [path.parent for path in (self.folder / "candidates" / candidate_id).glob(f"s*/{METRICS}")]
         if not places:
-            return None
-        place = places[-1]
-        return Run(f"{candidate_id}_{place.name}", "candidate", None, place, "training", None, None, candidate_id)
+            return rungs[-1] if rungs else None
+        # A later rung has the metrics of the one before too; the last one's folder has the seed alone as its name.
+        place = max(places, key=lambda place: ("_" not in place.name, place.name))
+        found = next((run for run in rungs if run.folder == place), None)
+        run_id = f"{candidate_id}_{place.name}"
+        return found or Run(run_id, "candidate", None, place, "training", None, None, candidate_id)
 
     @cached_property
-    def _by_candidate(self) -> dict[str, list[Run]]:
-        found: dict[str, list[Run]] = {}
-        for run in self.runs_of_role("candidate"):
-            found.setdefault(run.candidate_id or "", []).append(run)
+    def _by_candidate(self) -> dict[tuple[str, str], list[Run]]:
+        """Role and candidate -> its runs."""
+        found: dict[tuple[str, str], list[Run]] = {}
+        for role in ("candidate", "rung"):
+            for run in self.runs_of_role(role):
+                found.setdefault((role, run.candidate_id or ""), []).append(run)
         return found
 
     def runs_of_role(self, role: str) -> list[Run]:
-        """The runs of "candidate", "final", "human" or "sparse", by seed."""
+        """The runs of "candidate", "rung", "final", "human" or "sparse", by seed."""
         return sorted((run for run in self.runs if run.role == role), key=lambda run: (run.seed or 0, run.run_id))
 
 
@@ -271,6 +278,8 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         result=result or None,
         reflection=row["reflection"],
         repairs=row["repairs"] or 0,
+        rung=row.get("rung") or 0,
+        rung_fitness=_fitness(row.get("rung_fitness"), result) if row["status"] == Status.ELIMINATED else None,
     )
 
 

@@ -109,6 +109,7 @@ def _story(
 ) -> GenerationStory:
     counts = dict(Counter(str(member.status) for member in members))
     open_ones = sum(not member.status.settled for member in members)
+    stopped = counts.get(Status.ELIMINATED.value, 0)
     so_far = f"the best so far stays {before.candidate_id} with {_with_unit(before.fitness, unit)}" if before else ""
     reached = _with_unit(champion.fitness, unit) if champion else ""
     if champion is None:
@@ -127,6 +128,8 @@ def _story(
     else:
         verdict = "not improved"
         sentence = f"the best fitness did not improve: {champion.candidate_id} reached {reached}, and {so_far}"
+    if stopped:
+        sentence += f"; {stopped} {'were' if stopped > 1 else 'was'} stopped early"
     if open_ones:
         sentence = f"{open_ones} of {_several(members)} not finished; up to now {sentence}"
         verdict = verdict if verdict == "improved" else "running"

@@ -3,7 +3,7 @@
     for each generation
         the designer writes K programs, knowing the best so far and everything tried
         each passes the gate, or gets its errors back up to R times
-        the survivors train; their fitness is measured on held-out episodes
+        the survivors train, the worse half of them not to the end; their fitness is measured on held-out episodes
         the best of them train on further seeds, until those that lead have been confirmed
     the best reward, the human one and the sparse one train on fresh seeds
 
@@ -13,14 +13,13 @@ so a search may be killed at any moment and resumed: finished trainings and paid
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eureka import finals, prompts
+from eureka import finals, halving, prompts
 from eureka.archive import Archive, Run
 from eureka.best import keep_best
 from eureka.candidate import Candidate, Status, best, candidate_id
@@ -28,15 +27,16 @@ from eureka.designers.base import DesignContext, Designer
 from eureka.disk import Patience, network_line
 from eureka.executors.base import Executor
 from eureka.listener import Listener
-from eureka.proposing import Gate, first_ask, propose, stored_graph
+from eureka.proposing import Gate, first_ask, propose
 from eureka.report import write_report
 from eureka.score import Score, human_normalised, over_seeds
 from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
-from eureka.settling import settle, unconfirmed
+from eureka.settling import unconfirmed
+from eureka.trainer import Trainer
 from eureka.training import Training, run_trainings
 from eureka.twins import Twins, as_twin, follows
 from rl.config import to_json
-from rl.record import TrainRequest, write_json_atomic
+from rl.record import write_json_atomic
 from tasks.env import sample_signals
 from tasks.errors import UserError
 from tasks.registry import absolute_ref, make
@@ -110,7 +110,8 @@ class _Search:
         self.train_config = config.training()
         self.patience = Patience(folder, listener.say)
         self.archive = Archive(folder / DATABASE, patience=self.patience)
-        self.view = prompts.TaskView.of(self.task, self.train_config)
+        self.trainer = Trainer(folder, config, self.archive, executor, listener, self._report)
+        self.view = prompts.TaskView.of(self.task, self.train_config, halving.announced(self.trainer.rungs))
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
         self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.twins = Twins(folder)
@@ -231,7 +232,7 @@ class _Search:
     def _train_generation(self, survivors: list[Candidate], generation: int) -> None:
         """Train what the gate took; of candidates whose rewards compute the same, the first one for all."""
         firsts = self.twins.firsts(self._until(generation))
-        self._start_training([c for c in survivors if c.candidate_id not in firsts])
+        self.trainer.train([c for c in survivors if c.candidate_id not in firsts])
         for candidate in survivors:
             if candidate.candidate_id not in firsts:
                 continue
@@ -241,31 +242,7 @@ class _Search:
                 self.listener.say(f"{candidate.candidate_id} computes the same as {first.candidate_id}: trained once")
                 self.archive.put_candidate(as_twin(candidate, first))
             else:
-                self._start_training([candidate])
-
-    def _start_training(self, candidates: list[Candidate]) -> None:
-        for candidate in candidates:
-            self.archive.put_candidate(dataclasses.replace(candidate, status=Status.TRAINING))
-        self._train(candidates, self.config.seeds_per_candidate)
-
-    def _train(self, candidates: list[Candidate], seeds: int) -> None:
-        """Train candidates on their first `seeds` seeds, those that have trained already excepted; each is settled as
-        soon as its last seed has ended."""
-        by_id = {c.candidate_id: c for c in candidates}
-        results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in by_id}
-
-        def on_result(training: Training, result: dict[str, Any]) -> None:
-            name = training.request.candidate_id
-            assert name is not None
-            self.archive.put_run(self._run(training, result))
-            results[name][training.request.seed] = {**result, "run_dir": training.run_dir}
-            if len(results[name]) == seeds:
-                settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
-                self.archive.put_candidate(settled, run_id=training.run_id)
-                self._report()
-
-        trainings = [self._training(c, number) for c in candidates for number in range(seeds)]
-        run_trainings(trainings, self.executor, self.listener, on_result)
+                self.trainer.train([candidate])
 
     def _confirm(self, generation: int) -> None:
         """Train the leaders on further seeds until all who lead have been: the best of many by few seeds is a lucky
@@ -278,7 +255,7 @@ class _Search:
                 return
             names = ", ".join(c.candidate_id for c in waiting)
             self.listener.say(f"generation {generation}: {names} on {self.config.confirm_seeds} further seeds")
-            self._train(waiting, seeds)
+            self.trainer.train_whole(waiting, seeds)
             for earlier in sorted({c.generation for c in waiting} - {generation}):
                 self._update_twins(earlier)
                 self._earlier.clear()
@@ -289,28 +266,6 @@ class _Search:
             first = None if candidate.equal_to is None else self.archive.candidate(candidate.equal_to)
             if first is not None and as_twin(candidate, first) != candidate:
                 self.archive.put_candidate(as_twin(candidate, first))
-
-    def _training(self, candidate: Candidate, number: int) -> Training:
-        assert candidate.source is not None
-        seed = self.config.seed + number
-        request = TrainRequest(
-            run_id=f"{candidate.candidate_id}_s{seed}",
-            candidate_id=candidate.candidate_id,
-            task=self.task_ref,
-            reward=candidate.source,
-            reward_graph=stored_graph(self.folder, candidate.candidate_id),
-            reward_origin=candidate.candidate_id,
-            config=self.train_config,
-            seed=seed,
-            eval_seed=finals.EVAL_SEED,
-            threads=self.config.threads,
-            time_limit_s=self.config.time_limit_s,
-        )
-        return Training(request, self.folder / "candidates" / candidate.candidate_id / f"s{seed}")
-
-    def _run(self, training: Training, result: dict[str, Any]) -> Run:
-        row = finals.final_run(training, result, self.folder)
-        return dataclasses.replace(row, role="candidate")
 
     def conclude(self) -> SearchResult:
         """Compare the best reward with the human and the sparse one, film it, and write the marker."""

@@ -24,7 +24,7 @@ from eureka.executors.create import Kind, Wanted
 from eureka.interrupt import interruptible
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
-from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_config, start_folder
+from eureka.search_config import CONFIG_FILE, DATABASE, Halving, SearchConfig, load_config, start_folder
 from tasks import registry
 from tasks.errors import UserError
 
@@ -59,6 +59,9 @@ class Search:
     """Leaders after each generation that train on further seeds before one is called best."""
     confirm_seeds: int = 2
     """Further trainings of each leader."""
+    halving: Halving = "auto"
+    """Stop the worse half of a generation after a quarter of the training, and again after half of it; auto: above 4
+    samples."""
     final_seeds: int = 3
     """Fresh seeds of the final comparison; 0 leaves it out."""
     executor: Kind = "local"

@@ -28,10 +28,13 @@ ESSENTIALS = (
     "seeds_per_candidate",
     "confirm",
     "confirm_seeds",
+    "halving",
     "final_seeds",
     "train",
     "threads",
 )
+_WITHOUT: dict[str, Any] = {"halving": "off"}
+"""What searches did not do that were recorded before it could be set."""
 
 
 class ReplayDesigner:
@@ -172,10 +175,10 @@ def recorded_settings(folder: Path) -> dict[str, Any]:
     exported, searched = folder / "recording.json", folder / "search.json"
     if exported.is_file():
         recording = _read_json(exported)
-        return {"task": recording.get("task"), **recording.get("search", {})}
+        return {"task": recording.get("task"), **_WITHOUT, **recording.get("search", {})}
     if searched.is_file():
         settings = _read_json(searched)
-        return {name: settings[name] for name in ("task", *ESSENTIALS) if name in settings}
+        return {**_WITHOUT, **{name: settings[name] for name in ("task", *ESSENTIALS) if name in settings}}
     raise UserError(f"{folder} holds neither recording.json nor search.json: name a recorded search.")
 
 
@@ -188,9 +191,11 @@ def _resolved_training(database: Path) -> dict[str, Any]:
 
 def _results(database: Path) -> dict[str, Any]:
     """What the search found, for comparison with a replay: fitness of each candidate and of each final training."""
-    candidate_fields = ("candidate_id", "status", "parent_id", "repairs", "sha256", "fitness", "fitness_std")
+    candidate_fields = ["candidate_id", "status", "parent_id", "repairs", "sha256", "fitness", "fitness_std"]
     run_fields = ("run_id", "role", "seed", "status", "fitness", "fitness_std")
     with _reading(database) as connection:
+        if any(row[1] == "rung" for row in connection.execute("PRAGMA table_info(candidates)")):
+            candidate_fields += ["rung", "rung_fitness"]  # since version 3
         candidates = connection.execute(
             f"SELECT {', '.join(candidate_fields)} FROM candidates ORDER BY generation, idx"
         ).fetchall()

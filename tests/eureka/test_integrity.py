@@ -76,7 +76,7 @@ def flipped(name: str) -> Callable[[Path], None]:
 RUN = "candidates/g01_c00/s0"
 DAMAGES: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("settings cut", cut("search.json"), "search.json", "JSON"),
-    ("settings of a newer version", text("search.json", '"schema": 2', '"schema": 9'), "search.json", "schema 9"),
+    ("settings of a newer version", text("search.json", '"schema": 3', '"schema": 9'), "search.json", "schema 9"),
     ("no database", gone("search.db"), "search.db", "missing"),
     ("database cut", cut("search.db"), "search.db", "damaged"),
     ("newer database", sql("UPDATE meta SET value='9' WHERE key='schema_version'"), "search.db", "version 9"),
