@@ -176,6 +176,18 @@ class Archive:
         row = self._db.execute("SELECT SUM(COALESCE(tokens_in, 0) + COALESCE(tokens_out, 0)) FROM replies").fetchone()
         return int(row[0] or 0)
 
+    # -- what a person says
+
+    def add_feedback(self, generation: int, candidate: str, text: str) -> None:
+        """Store what was said after a generation of the candidate that was shown; "" for nothing."""
+        row = (generation, candidate, text, time.time())
+        self._write("INSERT INTO feedback VALUES (?, ?, ?, ?)", row)
+
+    def feedback(self, generation: int) -> str | None:
+        """What was said after a generation, "" for nothing; None where nobody was asked."""
+        row = self._db.execute("SELECT text FROM feedback WHERE generation=?", (generation,)).fetchone()
+        return None if row is None else row["text"]
+
     # -- candidates
 
     def put_candidate(self, candidate: Candidate, run_id: str | None = None) -> None:

@@ -100,6 +100,11 @@ class Candidate:
         """The candidate whose result this one has, since their rewards compute the same; None if it trained itself."""
         return (self.result or {}).get("equal_to")
 
+    @property
+    def trained_as(self) -> str:
+        """The candidate whose trainings are its own: itself, or the one that computes the same."""
+        return self.equal_to or self.candidate_id
+
     def remembered(self) -> Candidate:
         """What later generations are told of it: its program and fitness, not the course of its training. A long search
         holds every candidate."""

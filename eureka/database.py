@@ -26,6 +26,10 @@ CREATE TABLE IF NOT EXISTS exchanges (
     error TEXT, wall_s REAL NOT NULL, created_s REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS exchanges_of_ask ON exchanges (ask_id);
 """
+_FEEDBACK = """
+CREATE TABLE feedback (
+    generation INTEGER PRIMARY KEY, candidate_id TEXT NOT NULL, text TEXT NOT NULL, created_s REAL NOT NULL);
+"""
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE asks (
@@ -44,15 +48,16 @@ CREATE TABLE runs (
     run_id TEXT PRIMARY KEY, candidate_id TEXT, role TEXT NOT NULL, seed INTEGER NOT NULL, folder TEXT NOT NULL,
     status TEXT NOT NULL, fitness REAL, fitness_std REAL, result_json TEXT NOT NULL);
 CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+{_FEEDBACK}
 """
 
 _RUNGS = """
 ALTER TABLE candidates ADD COLUMN rung INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE candidates ADD COLUMN rung_fitness REAL;
 """
-_MIGRATIONS: dict[int, str] = {1: _EXCHANGES, 2: _RUNGS}
+_MIGRATIONS: dict[int, str] = {1: _EXCHANGES, 2: _RUNGS + _FEEDBACK}
 """Version -> statements that make the next one of it. Version 1 had no raw answers, or had their table unannounced;
-version 2 had no candidates that were stopped early."""
+version 2 had no candidates that were stopped early, and no feedback of a person."""
 
 
 class Database:

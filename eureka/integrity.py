@@ -274,6 +274,7 @@ def _end_faults(folder: Path, contents: Contents, config: SearchConfig | None) -
     if open_ones:
         yield Fault(DONE, f"it is there, and {', '.join(open_ones[:5])} are not settled", resume)
     planned = config.samples * config.generations if config else len(contents.candidates)
+    planned += config is not None and config.init_reward is not None
     if len(contents.candidates) < planned:
         yield Fault(DONE, f"it is there, with {len(contents.candidates)} of {planned} candidates", resume)
     if winner is None:

@@ -27,6 +27,7 @@ PROGRAM_CAP = 20_000  # characters, about 5,000 tokens
 PROBLEMS_CAP = 8_000
 REFLECTION_CAP = 10_000
 REPLY_CAP = 24_000
+FEEDBACK_CAP = 2_000
 MEMORY_LINES = 60
 
 FIRST_STYLES = (
@@ -141,6 +142,7 @@ def next_messages(
     index: int = 0,
     samples: int = 1,
     remembered: str | None = None,
+    feedback: str | None = None,
 ) -> tuple[Message, ...]:
     """The conversation that asks for a better program.
 
@@ -151,7 +153,9 @@ def next_messages(
         reflection: what the best's training looked like; `best.reflection` where None.
         index, samples: which sample is asked for, and how many there are.
         remembered: `memory(history)`, where it is known; the samples of a generation share it.
+        feedback: what a person said of the best policy.
     """
+    said = cut((feedback or "").strip(), FEEDBACK_CAP)
     source = cut(best.source or "", PROGRAM_CAP)
     happened = cut(reflection or best.reflection or "no record", REFLECTION_CAP)
     remembered = memory(history) if remembered is None else remembered
@@ -166,7 +170,8 @@ def next_messages(
         best_source=source,
         reflection=happened,
         memory=remembered,
-        fence=fence_for(source, happened, remembered, rival_source),
+        said=said,
+        fence=fence_for(source, happened, remembered, rival_source, said),
         index=index,
         samples=samples,
         style=NEXT_STYLES[index % len(NEXT_STYLES)],

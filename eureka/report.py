@@ -40,6 +40,7 @@ TEMPLATES = Path(__file__).parent / "report_template"
 CHART_SIZES = {"wide": (960, 420), "narrow": (360, 340)}
 """Name -> width and height in pixels; the style sheet shows the one that fits the window."""
 EVENTS_SHOWN = 300
+SETTING_SHOWN = 200  # characters; a setting may be a whole program
 
 
 def write_report(folder: Path) -> Path:
@@ -61,8 +62,8 @@ def write_report(folder: Path) -> Path:
 
 
 @functools.cache
-def _environment() -> Environment:
-    """The templates; a search renders its page after every training, and compiling them is most of the work."""
+def page_environment() -> Environment:
+    """The templates of our pages; a search renders its one after every training, and compiling is most of the work."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -79,7 +80,7 @@ def _environment() -> Environment:
 
 def render(record: SearchRecord) -> str:
     """The page of a search as HTML text."""
-    environment = _environment()
+    environment = page_environment()
     script = environment.get_template("script.js.j2").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html.j2").render(
@@ -207,6 +208,7 @@ def _charts(
 ) -> list[tuple[str, Markup]]:
     planned = number(record.setting("generations", "n")) or 0
     begun = max((candidate.generation for candidate in record.candidates), default=0)
+    first = min([1, *(candidate.generation for candidate in record.candidates)])
     levels = [
         Level(role, result.label, result.mean, result.spread)
         for role, result in roles.items()
@@ -222,7 +224,8 @@ def _charts(
         best=story.best_lines(record.candidates),
         levels=levels,
         finals=finals,
-        generations=max(int(planned), begun, 1),
+        generations=max(int(planned), begun, 1) + (1 - first),
+        first=first,
         unit=unit,
         lineage=[candidate.candidate_id for candidate in story.lineage(record.candidates, top)] if top else [],
     )
@@ -242,4 +245,5 @@ def _dash(value: Any) -> Any:
 
 
 def _setting_text(value: Any) -> str:
-    return DASH if value is None else str(value)
+    text = DASH if value is None else str(value)
+    return text if len(text) <= SETTING_SHOWN else f"{text[:SETTING_SHOWN]}..."

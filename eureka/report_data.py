@@ -86,6 +86,7 @@ class SearchRecord:
         events: (time in Unix seconds, kind, text), oldest first.
         updated_s: Unix time of the newest entry, None for an empty search.
         detailed: ids of the candidates that are shown in full; only their prompts and replies are read.
+        feedback: generation -> what a person said after it.
     """
 
     folder: Path
@@ -98,6 +99,7 @@ class SearchRecord:
     events: tuple[tuple[float, str, str], ...]
     updated_s: float | None
     detailed: frozenset[str]
+    feedback: Mapping[int, str] = field(default_factory=dict)
 
     def setting(self, *names: str, default: Any = None) -> Any:
         """The first of `names` with a value: in the meta table, else in search.json; nested tables included."""
@@ -183,6 +185,9 @@ def read_search(folder: Path) -> SearchRecord:
             connection.execute("BEGIN")
             names = ("meta", "candidates", "runs", "events")
             tables = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}
+            has_feedback = connection.execute("SELECT 1 FROM sqlite_master WHERE name='feedback'").fetchone()
+            said = [dict(row) for row in connection.execute("SELECT * FROM feedback")] if has_feedback else []
+            tables["feedback"] = said  # none before version 3
             detailed = _detailed(tables["candidates"])
             tables |= _conversations(connection, detailed)
     except sqlite3.DatabaseError as error:
@@ -246,6 +251,7 @@ def _record(
         ),
         updated_s=max((time for time in times if time is not None), default=None),
         detailed=detailed,
+        feedback={row["generation"]: row["text"] for row in tables["feedback"] if row["text"]},
     )
 
 

@@ -6,6 +6,7 @@ without one takes no part in any comparison. Spreads over seeds are sample stand
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections import Counter
@@ -44,6 +45,8 @@ class GenerationStory:
     sentence: str
     champion: Candidate | None
     counts: dict[str, int]
+    said: str = ""
+    """What a person said after it."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def generation_stories(record: SearchRecord, unit: str) -> list[GenerationStory]
     for generation in sorted({candidate.generation for candidate in record.candidates}):
         members = [candidate for candidate in record.candidates if candidate.generation == generation]
         champion = best(members)
-        stories.append(_story(generation, members, champion, before, unit))
+        told = _story(generation, members, champion, before, unit)
+        stories.append(dataclasses.replace(told, said=record.feedback.get(generation, "")))
         before = best(candidate for candidate in (before, champion) if candidate is not None)
     return stories
 

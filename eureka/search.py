@@ -19,16 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eureka import finals, halving, prompts
+from eureka import feedback, finals, halving, prompts
 from eureka.archive import Archive, Run
 from eureka.best import keep_best
-from eureka.candidate import Candidate, Status, best, candidate_id
-from eureka.designers.base import DesignContext, Designer
+from eureka.candidate import Candidate, Status, ask_id, best, candidate_id
+from eureka.designers.base import Ask, DesignContext, Designer, Message
 from eureka.disk import Patience, network_line
 from eureka.executors.base import Executor
 from eureka.listener import Listener
-from eureka.proposing import Gate, first_ask, propose
+from eureka.proposing import Gate, first_ask, propose, stored_graph
 from eureka.report import write_report
+from eureka.report_story import first_line
 from eureka.score import Score, human_normalised, over_seeds
 from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
 from eureka.settling import unconfirmed
@@ -62,7 +63,12 @@ class SearchResult:
 
 
 def run_search(
-    folder: Path, config: SearchConfig, designer: Designer, executor: Executor, listener: Listener | None = None
+    folder: Path,
+    config: SearchConfig,
+    designer: Designer,
+    executor: Executor,
+    listener: Listener | None = None,
+    person: feedback.Person | None = None,
 ) -> SearchResult:
     """Run a search, or go on with one.
 
@@ -72,10 +78,11 @@ def run_search(
         designer: Who writes the rewards.
         executor: Where candidates train.
         listener: Told of everything that happens.
+        person: Who is asked for feedback, where the config wants it; the terminal when not given.
 
     Raises:
-        UserError: the designer cannot go on, the folder is in use, or its database is damaged. What was finished is
-            kept.
+        UserError: the designer cannot go on, there is nobody to ask for feedback, the given reward is refused, the
+            folder is in use, or its database is damaged. What was finished is kept.
     """
     listener = listener or Listener()
     with locked(folder):
@@ -84,8 +91,12 @@ def run_search(
             listener.say(warning)
         search = _Search(folder, config, designer, executor, listener)
         try:
+            if config.init_reward is not None:
+                search.run_given(config.init_reward)
             for generation in range(1, config.generations + 1):
                 search.run_generation(generation)
+                if config.feedback and generation < config.generations:
+                    search.ask_person(generation, person or feedback.AtTerminal(say=listener.say))
             return search.conclude()
         except (UserError, KeyboardInterrupt) as stop:
             search.note_stop(str(stop) or "interrupted")
@@ -161,21 +172,12 @@ class _Search:
         earlier = self._before(generation)
         leader = best(earlier)
         parent = None if leader is None else self.archive.candidate(leader.candidate_id)
-        candidates = self._open_candidates(generation, parent)
+        candidates = self._open_candidates(generation, parent, self.config.samples)
         history, remembered = tuple(earlier), prompts.memory(earlier)
-        contexts = {c.candidate_id: self._context(generation, c.index, parent, history) for c in candidates}
-        judged = propose(
-            candidates,
-            {name: first_ask(context, self.view, remembered) for name, context in contexts.items()},
-            designer=self.designer,
-            gate=self.gate,
-            archive=self.archive,
-            repairs=self.config.repairs,
-            folder=self.folder,
-            listener=self.listener,
-            patience=self.patience,
-        )
-        self._report()
+        samples = self.config.samples
+        contexts = {c.candidate_id: self._context(generation, c.index, parent, history, samples) for c in candidates}
+        asks = {name: first_ask(context, self.view, remembered) for name, context in contexts.items()}
+        judged = self._propose(candidates, asks, self.designer, self.config.repairs)
         self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)], generation)
         self._confirm(generation)
 
@@ -188,10 +190,51 @@ class _Search:
         self.listener.generation_ended(generation, now_best, improved)
         self._report(generation_ended=True)
 
+    def _propose(
+        self, candidates: list[Candidate], asks: dict[str, Ask], designer: Designer, repairs: int
+    ) -> list[Candidate]:
+        judged = propose(
+            candidates,
+            asks,
+            designer=designer,
+            gate=self.gate,
+            archive=self.archive,
+            repairs=repairs,
+            folder=self.folder,
+            listener=self.listener,
+            patience=self.patience,
+        )
+        self._report()
+        return judged
+
+    def run_given(self, program: str) -> None:
+        """Generation 0: the program a person starts from, through the gate and trained like any other."""
+        candidate = self._open_candidates(0, None, 1)[0]
+        messages = (Message("user", "The reward program that a person starts this search from."),)
+        ask = Ask(ask_id(feedback.GIVEN, 0), feedback.GIVEN, 0, messages, self._context(0, 0, None, (), 1))
+        judged = self._propose([candidate], {feedback.GIVEN: ask}, feedback.Giver(program), repairs=0)[0]
+        if judged.status is Status.REFUSED:
+            raise UserError(f"the given reward is refused: {first_line(judged)}; mend it and start a new search.")
+        if judged.status in (Status.ACCEPTED, Status.TRAINING):
+            self._train_generation([judged], 0)
+        self._report(generation_ended=True)
+
+    def ask_person(self, generation: int, person: feedback.Person) -> None:
+        """What a person says of the best so far: asked once, stored before it is used."""
+        leader = best(self._until(generation))
+        if leader is None or self.archive.feedback(generation) is not None:
+            return
+        say, video = self.listener.say, self.config.video
+        runs = self._good_runs([r for r in self.archive.runs("candidate") if r.candidate_id == leader.trained_as])
+        shown = feedback.show(self.folder, self.task, leader, runs, video, generation, say)
+        said = feedback.clean(person.ask(generation, shown, feedback.place(self.folder, generation)))
+        self.archive.add_feedback(generation, leader.candidate_id, said)
+        self._report()
+
     def _before(self, generation: int) -> list[Candidate]:
         """All candidates of the generations before, which are read once: a long search would read most of its time."""
         known = {c.generation for c in self._earlier}
-        for number in range(1, generation):
+        for number in range(0, generation):
             if number not in known:
                 self._earlier += [candidate.remembered() for candidate in self.archive.candidates(number)]
         return list(self._earlier)
@@ -199,11 +242,11 @@ class _Search:
     def _until(self, generation: int) -> list[Candidate]:
         return [*self._before(generation), *self.archive.candidates(generation)]
 
-    def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
+    def _open_candidates(self, generation: int, parent: Candidate | None, samples: int) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
         known = {c.candidate_id: c for c in self.archive.candidates(generation)}
         opened = []
-        for index in range(self.config.samples):
+        for index in range(samples):
             name = candidate_id(generation, index)
             if name not in known:
                 known[name] = Candidate(name, generation, index, parent_id=parent.candidate_id if parent else None)
@@ -212,7 +255,7 @@ class _Search:
         return opened
 
     def _context(
-        self, generation: int, index: int, parent: Candidate | None, history: tuple[Candidate, ...]
+        self, generation: int, index: int, parent: Candidate | None, history: tuple[Candidate, ...], samples: int
     ) -> DesignContext:
         components = None if parent is None else (parent.result or {}).get("components")
         return DesignContext(
@@ -225,8 +268,9 @@ class _Search:
             best_components=components,
             generation=generation,
             index=index,
-            samples=self.config.samples,
+            samples=samples,
             seed=self.config.seed,
+            feedback=self.archive.feedback(generation - 1) or None,
         )
 
     def _train_generation(self, survivors: list[Candidate], generation: int) -> None:
@@ -289,17 +333,18 @@ class _Search:
 
     def _compare(self, winner: Candidate) -> None:
         runs = self.folder.resolve().parent
-        trainings = finals.final_trainings(
+        fresh = finals.Fresh(
             self.task,
             self.task_ref,
             self.train_config,
-            winner,
-            folder=self.folder,
+            self.folder / "final",
             seed=self.config.seed,
             seeds=self.config.final_seeds,
             threads=self.config.threads,
             time_limit_s=self.config.time_limit_s,
         )
+        trainings = fresh.final(winner, stored_graph(self.folder, winner.candidate_id))
+        trainings += fresh.baseline("human") + fresh.baseline("sparse")
         roles = {finals.role_of(training) for training in trainings}
         for role in ("human", "sparse"):
             if role not in roles:
@@ -319,5 +364,8 @@ class _Search:
         runs = self.archive.runs("final") or [
             run for run in self.archive.runs("candidate") if run.candidate_id == winner.candidate_id
         ]
+        return self._good_runs(runs)
+
+    def _good_runs(self, runs: list[Run]) -> list[Run]:
         good = [run for run in runs if run.status == "ok" and run.fitness is not None]
         return sorted(good, key=lambda run: -(run.fitness or 0.0))

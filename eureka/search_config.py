@@ -62,6 +62,10 @@ class SearchConfig:
     "auto": above 4 samples."""
     final_seeds: int = 3
     """Fresh seeds on which the best, the human and the sparse reward are trained at the end; 0 skips that."""
+    init_reward: str | None = None
+    """Text of a program to start from: candidate g00_c00, the first parent and the one to beat."""
+    feedback: bool = False
+    """Whether a person is asked for a sentence on the best policy after each generation but the last."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Training settings that differ from the task's; field names of rl.config.TrainConfig."""
     time_limit_s: float | None = 3600.0
@@ -184,7 +188,7 @@ def _from_2(fields: dict[str, Any]) -> dict[str, Any]:
     return {**_ABSENT_FROM_2, **fields}
 
 
-_ABSENT_FROM_2: dict[str, Any] = {"halving": "off"}
+_ABSENT_FROM_2: dict[str, Any] = {"halving": "off", "init_reward": None, "feedback": False}
 _ABSENT_FROM_1: dict[str, Any] = {"confirm": 0}
 _ABSENT_FROM_1_DESIGNER: dict[str, Any] = {"max_retry_after_s": 300.0}
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}

@@ -29,6 +29,8 @@ ESSENTIALS = (
     "confirm",
     "confirm_seeds",
     "halving",
+    "init_reward",
+    "feedback",
     "final_seeds",
     "train",
     "threads",
@@ -153,12 +155,14 @@ def export_recording(search_dir: Path, out_dir: Path) -> Path:
     for ask_id, reply in sorted(replies.items()):
         if reply.text is not None:
             write_atomic(folder / f"{ask_id}.md", reply.text.encode())
+    said = recorded_feedback(search_dir)
     recording = {
         "schema": SCHEMA,
         "task": task,
         "search": {name: settings[name] for name in ESSENTIALS if name in settings},
         "models": sorted({reply.model for reply in replies.values() if reply.model}),
         "replies": {ask_id: _facts(reply) for ask_id, reply in sorted(replies.items())},
+        **({"feedback": said} if said else {}),
     }
     write_json_atomic(out_dir / "results.json", _results(database))
     path = out_dir / "recording.json"
@@ -180,6 +184,22 @@ def recorded_settings(folder: Path) -> dict[str, Any]:
         settings = _read_json(searched)
         return {**_WITHOUT, **{name: settings[name] for name in ("task", *ESSENTIALS) if name in settings}}
     raise UserError(f"{folder} holds neither recording.json nor search.json: name a recorded search.")
+
+
+def recorded_feedback(folder: Path) -> dict[int, str]:
+    """What a person said in a recorded search, by generation; {} where nobody was asked.
+
+    Raises:
+        UserError: the recording is damaged.
+    """
+    exported, database = folder / "recording.json", folder / "search.db"
+    if exported.is_file():
+        said = _read_json(exported).get("feedback", {})
+        return {int(generation): str(text) for generation, text in said.items()}
+    with _reading(database) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='feedback'").fetchone():
+            return {}  # before version 3
+        return dict(connection.execute("SELECT generation, text FROM feedback ORDER BY generation").fetchall())
 
 
 def _resolved_training(database: Path) -> dict[str, Any]:

@@ -516,8 +516,8 @@ def main() -> None:
     """Serve orders, or pairs of orders that run at the same time, until the standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for name in report._environment().list_templates():
-        report._environment().get_template(name)  # compiled once for all
+    for name in report.page_environment().list_templates():
+        report.page_environment().get_template(name)  # compiled once for all
     for line in sys.stdin:
         orders = json.loads(line)
         began = time.monotonic()
