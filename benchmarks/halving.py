@@ -23,7 +23,7 @@ from eureka.designers.base import DesignerConfig
 from eureka.designers.create import create
 from eureka.designers.replay import recorded_settings
 from eureka.executors.local import LocalExecutor
-from eureka.halving import env_steps
+from eureka.halving import spent
 from eureka.listener import Listener
 from eureka.search import run_search
 from eureka.search_config import CONFIG_FILE, SearchConfig, load_config, start_folder
@@ -51,7 +51,7 @@ def search(folder: Path, config: SearchConfig, slots: int) -> dict[str, Any]:
         "best": result.best.candidate_id if result.best else None,
         "fitness": result.best.fitness if result.best else None,
         "final": finals.fitness_per_seed(archive, "final"),
-        "env_steps": env_steps((run.candidate_id or "", run.seed, run.result.get("env_steps", 0)) for run in runs),
+        "env_steps": int(spent((run.candidate_id or "", run.seed, run.result.get("env_steps", 0)) for run in runs)),
         "candidates": {c.candidate_id: [str(c.status), c.fitness, c.rung_fitness] for c in archive.candidates()},
     }
     archive.close()

@@ -29,7 +29,7 @@ from eureka.designers.create import create
 from eureka.designers.replay import recorded_feedback, recorded_settings, recorded_task
 from eureka.executors.base import Executor
 from eureka.feedback import Recorded
-from eureka.halving import env_steps
+from eureka.halving import spent
 from eureka.listener import Listener
 from eureka.search import run_search
 from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_config, locked, start_folder
@@ -87,6 +87,8 @@ class BenchConfig:
             kind, _, folder = method.partition(":")
             if kind == "replay" and not Path(folder).is_dir():
                 raise UserError(f"method {method}: there is no folder {folder}; expected a recorded search.")
+            if [_file_name(other) for other in self.methods].count(_file_name(method)) > 1:
+                raise UserError(f"two recordings are named {Path(folder).name}; rename the folder of one of them.")
             if kind not in (*BASELINES, *SEARCHES) or (kind == "replay") != bool(folder):
                 near = did_you_mean(kind, (*BASELINES, *SEARCHES))
                 raise UserError(
@@ -166,15 +168,25 @@ def run_bench(folder: Path, executor_for: ExecutorFor, listener: Listener | None
     rows: list[Row] = []
     with locked(folder):
         for task in config.tasks:
-            rows += _run_task(folder, config, task, executor_for, listener)
+            known = frozenset(row.task for row in rows)
+            rows += _run_task(folder, config, task, executor_for, listener, known)
     return rows
 
 
 def _run_task(
-    folder: Path, config: BenchConfig, reference: str, executor_for: ExecutorFor, listener: Listener
+    folder: Path,
+    config: BenchConfig,
+    reference: str,
+    executor_for: ExecutorFor,
+    listener: Listener,
+    earlier: frozenset[str],
 ) -> list[Row]:
     try:
         task = registry.make(reference)
+        if task.name in earlier:
+            raise UserError(
+                f"another task of the scoreboard is named '{task.name}' as well; give this one another name"
+            )
         place = folder / _file_name(task.name)
         known = {method: _stored(place / f"{_file_name(method)}.json") for method in config.methods}
         if all(known.values()):
@@ -253,8 +265,7 @@ class _OnTask:
 
         run_trainings(trainings, self.executor, self.listener, on_result)
         results.sort(key=lambda result: result["seed"])
-        steps = sum(result.get("env_steps") or 0 for result in results)
-        return self._row(role, **_over_seeds(results), env_steps=steps, wall_s=_wall_s(results))
+        return self._row(role, **_over_seeds(results), env_steps=_steps(results), wall_s=_wall_s(results))
 
     def _search(self, method: str, recording: Path | None) -> Row:
         folder = self.place / _file_name(method)
@@ -271,13 +282,13 @@ class _OnTask:
         archive.close()
         if found.best is None:
             return self._row(method, not_run="no reward of the search was scored")
-        told = [(run.candidate_id or "", run.seed, int(run.result.get("env_steps") or 0)) for run in parts]
-        steps = env_steps(told) + sum(int(run.result.get("env_steps") or 0) for run in trained)
-        # The wall time of a rung counts from the start of its training, as its steps do.
-        wall = env_steps([(run.candidate_id or "", run.seed, round(_wall_s([run.result]))) for run in parts])
-        over = _over_seeds([run.result for run in sorted(trained, key=lambda run: run.seed)])
-        wall_s = wall + _wall_s([run.result for run in trained])
-        return self._row(method, **over, env_steps=steps, wall_s=wall_s, best=found.best.candidate_id)
+        finished = [run.result for run in sorted(trained, key=lambda run: run.seed)]
+        told = [(run.candidate_id or "", run.seed, _steps([run.result]), _wall_s([run.result])) for run in parts]
+        # Steps and wall time of a rung both count from the start of its training.
+        steps = spent((name, seed, cost) for name, seed, cost, _ in told) + _steps(finished)
+        wall_s = spent((name, seed, cost) for name, seed, _, cost in told) + _wall_s(finished)
+        over = _over_seeds(finished)
+        return self._row(method, **over, env_steps=int(steps), wall_s=wall_s, best=found.best.candidate_id)
 
     def _search_config(self, recording: Path | None) -> SearchConfig:
         """A search with the bench's budget; what a recorded one was told besides stays."""
@@ -300,6 +311,10 @@ class _OnTask:
 def _over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     good = [result["fitness"] for result in results if result["status"] == "ok"]
     return {"fitness": tuple(good), "failed": len(results) - len(good)}
+
+
+def _steps(results: Sequence[Mapping[str, Any]]) -> int:
+    return sum(int(result.get("env_steps") or 0) for result in results)
 
 
 def _wall_s(results: Sequence[Mapping[str, Any]]) -> float:

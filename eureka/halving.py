@@ -138,16 +138,16 @@ def outcome(after: Sequence[Candidate], rung: Rung, whole: int) -> str:
     return f"{rung.iterations} of {whole} iterations: " + "; ".join([*parts, *([f"{failed} failed"] if failed else [])])
 
 
-def env_steps(trainings: Iterable[tuple[str, int, int]]) -> int:
-    """Control steps that candidates have cost.
+def spent(trainings: Iterable[tuple[str, int, float]]) -> float:
+    """What candidates have cost, in control steps or in seconds.
 
     Args:
-        trainings: (candidate id, seed, steps) of every rung and every whole training; the steps of a rung are counted
-            from the start of its training, so the largest number of a candidate and seed is what they cost.
+        trainings: (candidate id, seed, cost) of every rung and every whole training; a rung's is counted from the start
+            of its training, so the largest of a candidate and seed is what they cost.
     """
-    most: dict[tuple[str, int], int] = {}
-    for candidate, seed, steps in trainings:
-        most[candidate, seed] = max(steps, most.get((candidate, seed), 0))
+    most: dict[tuple[str, int], float] = {}
+    for candidate, seed, cost in trainings:
+        most[candidate, seed] = max(cost, most.get((candidate, seed), 0.0))
     return sum(most.values())
 
 

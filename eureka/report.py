@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from eureka import report_story as story
 from eureka.candidate import Candidate, Status, best
-from eureka.halving import env_steps
+from eureka.halving import spent
 from eureka.report_charts import FitnessChart, Level, fitness_chart
 from eureka.report_data import SearchRecord, flatten, number, read_search
 from eureka.report_text import (
@@ -163,7 +163,7 @@ def header_facts(record: SearchRecord) -> list[tuple[str, str]]:
         own = [*rungs, *record.runs_of_role("candidate")]
         told = [(run.candidate_id or "", run.seed or 0, int(number(run.result.get("env_steps")) or 0)) for run in own]
         stopped = sum(candidate.status is Status.ELIMINATED for candidate in record.candidates)
-        facts.append(("halving", f"{stopped} candidates stopped early; {format_count(env_steps(told))} steps in all"))
+        facts.append(("halving", f"{stopped} candidates stopped early; {format_count(spent(told))} steps in all"))
     limit, tokens = number(record.setting("time_limit_s")), number(record.setting("max_tokens_total"))
     if limit:
         facts.append(("time limit", f"{format_seconds(limit)} per training"))

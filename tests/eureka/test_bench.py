@@ -18,6 +18,8 @@ from tasks.errors import UserError
 from tests.eureka.scripted import SLIDER
 from tests.eureka.test_confirm import TableExecutor
 
+DATA = SLIDER.parent
+
 # -- statistics
 
 
@@ -176,6 +178,7 @@ def test_the_command_writes_the_pages(whole, eureka, tmp_path):
         ({"methods": ("replay",)}, "no method 'replay'.*replay:DIR"),
         ({"methods": ("replay:nowhere",)}, "no folder nowhere"),
         ({"methods": ("human", "human")}, "human is named twice"),
+        ({"methods": (f"replay:{DATA}", f"replay:{DATA}/")}, "two recordings are named data"),
         ({"seeds": 0}, "seeds is 0"),
         ({"budget": 0.0}, "budget is 0"),
         ({"tasks": ()}, "at least one task"),

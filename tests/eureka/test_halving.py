@@ -13,7 +13,7 @@ from eureka import prompts
 from eureka.archive import Archive
 from eureka.candidate import Candidate, Status, ranked
 from eureka.designers.replay import recorded_settings
-from eureka.halving import Rung, announced, decide, env_steps, flat, rungs
+from eureka.halving import Rung, announced, decide, flat, rungs, spent
 from eureka.integrity import examine
 from eureka.report import write_report
 from eureka.search import run_search
@@ -110,7 +110,7 @@ def test_a_curve_is_flat_by_its_last_thirds(tmp_path):
 
 
 def test_steps_of_a_rung_are_part_of_those_of_the_next():
-    assert env_steps([("a", 0, 100), ("a", 0, 400), ("a", 1, 100), ("b", 0, 100)]) == 400 + 100 + 100
+    assert spent([("a", 0, 100), ("a", 0, 400), ("a", 1, 100), ("b", 0, 100)]) == 400 + 100 + 100
 
 
 class RungExecutor(TableExecutor):
