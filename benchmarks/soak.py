@@ -168,7 +168,13 @@ class Measuring(Listener):
 def soak(folder: Path, candidates: int, samples: int, every: int, task: str) -> list[dict[str, float]]:
     """Run it; a row for each generation."""
     config = SearchConfig(
-        task, samples=samples, generations=candidates // samples, repairs=0, final_seeds=0, video=False
+        task,
+        samples=samples,
+        generations=candidates // samples,
+        repairs=0,
+        halving="off",  # every candidate trains once, to the end
+        final_seeds=0,
+        video=False,
     )
     folder = start_folder(config, folder)
     listener = Measuring(samples)
@@ -203,6 +209,17 @@ def grown(rows: Sequence[dict[str, float]], limits: dict[str, float] = LIMITS) -
     return found
 
 
+def quarters(rows: Sequence[dict[str, float]]) -> list[str]:
+    """Means over the quarters of a run, a line each. A single generation says little of time: a page is written in one
+    of several."""
+    lines = []
+    for place in range(4):
+        part = rows[place * len(rows) // 4 : (place + 1) * len(rows) // 4]
+        means = {name: statistics.mean(row[name] for row in part) for name in rows[0]}
+        lines.append(f"quarter {place + 1}: " + ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
+    return lines
+
+
 def main() -> int:
     """Soak and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -217,6 +234,7 @@ def main() -> int:
     for place, row in enumerate(tenths):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
         print(f"after {place * 10:3d} %: {figures}")
+    print("\n".join(quarters(rows)))
     found = grown(rows)
     print("\n".join(found) or "flat")
     return 1 if found else 0

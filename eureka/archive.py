@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eureka.candidate import Candidate, Status, best
+from eureka.candidate import Candidate, Status
 from eureka.database import Database
 from eureka.designers.base import Ask, Exchange, Reply
 from eureka.disk import Patience
@@ -22,6 +23,29 @@ from eureka.disk import Patience
 EXCHANGES_LIMIT = 256 * 2**20
 """Bytes of raw answers one search keeps whole; of further ones the first `EXCHANGE_HEAD` bytes."""
 EXCHANGE_HEAD = 4096
+HISTORY = 200
+"""Candidates that later generations are told of one by one; of a longer search half are the best, and half the newest
+of those that failed or were stopped early."""
+SCORED = f"status = '{Status.TRAINED}' AND fitness > -9e999 AND fitness < 9e999"
+"""As `Candidate.scored` has it; 9e999 is SQLite's infinity."""
+BEST_FIRST = "fitness DESC, generation, idx"
+"""The order of `eureka.candidate.ranked`."""
+FAILURES = f"status IN ('{Status.REFUSED}', '{Status.NO_REPLY}', '{Status.FAILED}')"
+_UNRANKED = f"({FAILURES} OR status = '{Status.ELIMINATED}')"
+
+
+@dataclass(frozen=True)
+class History:
+    """What later generations are told of earlier ones; its size does not depend on how many there were."""
+
+    candidates: tuple[Candidate, ...]
+    """All of a short search, else the best and the newest of those that failed or were stopped early; in order of
+    generation and index."""
+    further: int
+    """Scored, failed and stopped ones that are not among them."""
+
+
+_LAST = 2**62  # above every generation
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,7 @@ class Archive:
     ) -> None:
         self.path = path
         self._db = Database(path, create, read_only, patience)
+        self._exchange_bytes: int | None = None  # kept of all exchanges; counted once, there is one writer
 
     def close(self) -> None:
         """Close the file."""
@@ -131,12 +156,15 @@ class Archive:
 
     def add_exchange(self, exchange: Exchange) -> None:
         """Store what one request brought, before it is read."""
-        kept = self._db.execute("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM exchanges").fetchone()[0]
-        whole = kept + len(exchange.body) <= EXCHANGES_LIMIT
+        if self._exchange_bytes is None:
+            total = "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM exchanges"
+            self._exchange_bytes = int(self._db.execute(total).fetchone()[0])
+        whole = self._exchange_bytes + len(exchange.body) <= EXCHANGES_LIMIT
+        body = exchange.body if whole else exchange.body[:EXCHANGE_HEAD]
         row = (
             exchange.ask_id,
             exchange.status,
-            exchange.body if whole else exchange.body[:EXCHANGE_HEAD],
+            body,
             exchange.complete and (whole or len(exchange.body) <= EXCHANGE_HEAD),
             exchange.error,
             exchange.wall_s,
@@ -144,6 +172,7 @@ class Archive:
         )
         fields = "ask_id, status, body, complete, error, wall_s, created_s"
         self._write(f"INSERT INTO exchanges ({fields}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self._exchange_bytes += len(body)
 
     def exchanges(self, ask_id: str) -> list[Exchange]:
         """What the requests of an ask brought, in the order of arrival."""
@@ -206,9 +235,10 @@ class Archive:
 
     def candidates(self, generation: int | None = None) -> list[Candidate]:
         """Candidates in order of generation and index; of one generation if given."""
-        rows = self._db.execute(
-            "SELECT * FROM candidates WHERE ?1 IS NULL OR generation=?1 ORDER BY generation, idx", (generation,)
-        )
+        if generation is None:
+            rows = self._db.execute("SELECT * FROM candidates ORDER BY generation, idx")
+        else:
+            rows = self._db.execute("SELECT * FROM candidates WHERE generation=? ORDER BY idx", (generation,))
         return [_candidate(row) for row in rows]
 
     def candidate(self, name: str) -> Candidate | None:
@@ -216,9 +246,40 @@ class Archive:
         row = self._db.execute("SELECT * FROM candidates WHERE candidate_id=?", (name,)).fetchone()
         return None if row is None else _candidate(row)
 
-    def best(self) -> Candidate | None:
-        """The best by held-out fitness over the whole search."""
-        return best(self.candidates())
+    def ranked(self, before: int | None = None) -> Iterator[Candidate]:
+        """The scored ones of a search, or of its generations before `before`, best first; each is read when it is
+        taken. An iterator that is not taken to its end has to be closed: it holds the log of the database open."""
+        # The plus keeps SQLite from reading all earlier generations and sorting them.
+        statement = f"SELECT * FROM candidates WHERE {SCORED} AND +generation < ? ORDER BY {BEST_FIRST}"
+        cursor = self._db.execute(statement, (_LAST if before is None else before,))
+        try:
+            for row in cursor:
+                yield _candidate(row)
+        finally:
+            cursor.close()
+
+    def best(self, before: int | None = None) -> Candidate | None:
+        """The best by held-out fitness over the whole search, or over its generations before `before`."""
+        with closing(self.ranked(before)) as order:
+            return next(order, None)
+
+    def history(self, before: int) -> History:
+        """What generation `before` is told of earlier ones. A function of what is stored alone, so that a resumed
+        search tells the same."""
+        told = "SELECT * FROM candidates WHERE +generation < ?"
+        counted = f"SELECT COUNT(*), SUM({SCORED}), SUM({_UNRANKED}) FROM candidates WHERE generation < ?"
+        everything, scored, unranked = self._db.execute(counted, (before,)).fetchone()
+        if everything <= HISTORY:
+            rows = self._db.execute(f"{told} ORDER BY generation, idx", (before,))
+            return History(tuple(_candidate(row).remembered() for row in rows), 0)
+        half = HISTORY // 2
+        rows = [
+            *self._db.execute(f"{told} AND {SCORED} ORDER BY {BEST_FIRST} LIMIT {half}", (before,)),
+            *self._db.execute(f"{told} AND {_UNRANKED} ORDER BY generation DESC, idx LIMIT {half}", (before,)),
+        ]
+        rows.sort(key=lambda row: (row["generation"], row["idx"]))
+        kept = tuple(_candidate(row).remembered() for row in rows)
+        return History(kept, scored + unranked - len(kept))
 
     # -- runs
 
@@ -237,9 +298,13 @@ class Archive:
         )
         self._write("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def runs(self, role: str | None = None) -> list[Run]:
-        """Finished runs in order of role and seed; of one role if given."""
-        rows = self._db.execute("SELECT * FROM runs WHERE ?1 IS NULL OR role=?1 ORDER BY role, run_id", (role,))
+    def runs(self, role: str | None = None, candidate: str | None = None) -> list[Run]:
+        """Finished runs in order of role and seed; of one role if given, and of one candidate of it if given."""
+        wanted = [(name, value) for name, value in (("role", role), ("candidate_id", candidate)) if value is not None]
+        where = " AND ".join(f"{name}=?" for name, _ in wanted) or "TRUE"
+        rows = self._db.execute(
+            f"SELECT * FROM runs WHERE {where} ORDER BY role, run_id", tuple(value for _, value in wanted)
+        )
         return [_run(row) for row in rows]
 
 

@@ -51,6 +51,16 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT
 {_FEEDBACK}
 """
 
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS candidates_of_generation ON candidates (generation, fitness DESC, idx, status, stage);
+CREATE INDEX IF NOT EXISTS candidates_by_fitness ON candidates (fitness DESC, generation, idx, status);
+CREATE INDEX IF NOT EXISTS asks_of_candidate ON asks (candidate_id, attempt);
+CREATE INDEX IF NOT EXISTS replies_told ON replies (outcome, model, tokens_in, tokens_out, cost, latency_s);
+CREATE INDEX IF NOT EXISTS runs_of_role ON runs (role, candidate_id);
+"""
+"""Without them each look at a long search reads all of its programs, prompts and replies. They say nothing that the
+tables do not, so they are no version: a search that is written to gets them, one that is only read does without."""
+
 _RUNGS = """
 ALTER TABLE candidates ADD COLUMN rung INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE candidates ADD COLUMN rung_fitness REAL;
@@ -140,7 +150,7 @@ class Database:
 
     def _make_whole(self) -> None:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            _run(db, _SCHEMA)
+            _run(db, _SCHEMA + _INDEXES)
             db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (json.dumps(SCHEMA_VERSION),))
             write_atomic(self.path, db.serialize())
 
@@ -152,6 +162,10 @@ class Database:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA foreign_keys=ON")
+            if self.patience is None:
+                _run(db, _INDEXES)
+            else:
+                self.patience.until_done(self.path.name, lambda: _run(db, _INDEXES))
         except BaseException:
             db.close()
             raise

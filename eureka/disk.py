@@ -2,6 +2,10 @@
 
 A write that finds no room is tried again until it succeeds: files are written whole and rows in transactions, so a
 failed write left nothing behind. Time is measured by the monotonic clock; the system's may jump.
+
+There are two waits, and none elsewhere: the search's own writes block it (`Patience`), while a training that finds no
+room holds up later starts alone, since those that run have to be watched (`Pause`). Whether an error means a full disk
+is said by `rl.failures.disk_full`, which workers need too.
 """
 
 from __future__ import annotations
@@ -108,10 +112,8 @@ class Patience:
             return done
 
     def say(self, line: str) -> None:
-        """A line for people. Where they are told by a file on the same full disk, the line is lost and not the
-        search."""
-        with contextlib.suppress(OSError):
-            self._say(line)
+        """A line for people, as `tell` does it."""
+        tell(self._say, line)
 
 
 class Pause:
@@ -134,10 +136,11 @@ class Pause:
             return
         self._folder = next(place for place in (folder, *folder.resolve().parents) if place.is_dir())
         self._looked_s = time.monotonic()
-        self._tell(
+        tell(
+            self._say,
             f"{who} cannot be written: the disk is full or its quota used up ({_free(self._folder)}). No training "
             f"starts before {ROOM_BYTES / 1e6:.0f} MB are free; the search then goes on by itself. Ctrl-C stops "
-            "it, to be resumed later."
+            "it, to be resumed later.",
         )
 
     def lasts(self) -> bool:
@@ -149,13 +152,15 @@ class Pause:
         self._looked_s = time.monotonic()
         if not has_room(self._folder):
             return True
-        self._tell(f"there is room again ({_free(self._folder)}): the search goes on.")
+        tell(self._say, f"there is room again ({_free(self._folder)}): the search goes on.")
         self._folder = None
         return False
 
-    def _tell(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # people may be told through a file on the same disk
-            self._say(line)
+
+def tell(say: Callable[[str], None], line: str) -> None:
+    """Say a line. Where people are told by a file on the same full disk, the line is lost and not the search."""
+    with contextlib.suppress(OSError):
+        say(line)
 
 
 def has_room(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mujoco
+import numpy as np
 
 from eureka.archive import Archive, Run
 from eureka.candidate import Candidate
@@ -135,7 +136,7 @@ def _cache_place(training: Training, task: Task, runs: Path) -> Path:
     request = training.request
     facts = {
         "task": Path(inspect.getfile(type(task))).read_text(encoding="utf-8"),
-        "model": task.xml.read_text(encoding="utf-8") if isinstance(task.xml, Path) else task.xml,
+        "model": _model_digest(task),
         "class": type(task).__name__,
         "reward": request.reward,
         "config": to_json(request.config),
@@ -145,6 +146,14 @@ def _cache_place(training: Training, task: Task, runs: Path) -> Path:
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return runs / "baselines" / digest / f"{role_of(training)}_s{request.seed}"
+
+
+def _model_digest(task: Task) -> str:
+    """Of the compiled model, so that the files count that it was made of: includes, meshes, a robot."""
+    model = task.build_model()
+    compiled = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, compiled)
+    return hashlib.sha256(compiled).hexdigest()
 
 
 def final_run(training: Training, result: dict, folder: Path) -> Run:

@@ -7,7 +7,7 @@ fences that it cannot close, and cut to a length."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,16 @@ NEXT_STYLES = (
     "sharper. Reward the last part of the way: what separates the present fitness from an excellent one.",
     "gated. Keep the best program's aims, but multiply its main term by its most important precondition.",
 )
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What the samples of a generation are told alike of the attempts before them; worked out once for all."""
+
+    text: str
+    """`memory` of the history."""
+    rival: Candidate | None
+    """The next best program, as `runner_up` finds it."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +124,18 @@ def initial_messages(
     index: int = 0,
     samples: int = 1,
     history: Sequence[Candidate] = (),
-    remembered: str | None = None,
+    remembered: Remembered | None = None,
 ) -> tuple[Message, ...]:
     """The conversation that asks for sample `index` of `samples` as long as nothing has been scored.
 
-    `history` are attempts that failed; why they did is told. `remembered` is `memory(history)` where it is known.
+    `history` are attempts that failed; why they did is told. `remembered` is what follows from it, where it is known.
     """
-    remembered = memory(history) if remembered is None else remembered
+    told = memory(history) if remembered is None else remembered.text
     text = _render(
         "first.j2",
         task=_task_text(view),
-        memory=remembered,
-        fence=fence_for(remembered),
+        memory=told,
+        fence=fence_for(told),
         index=index,
         samples=samples,
         style=FIRST_STYLES[index % len(FIRST_STYLES)],
@@ -141,7 +151,7 @@ def next_messages(
     reflection: str | None = None,
     index: int = 0,
     samples: int = 1,
-    remembered: str | None = None,
+    remembered: Remembered | None = None,
     feedback: str | None = None,
 ) -> tuple[Message, ...]:
     """The conversation that asks for a better program.
@@ -149,17 +159,17 @@ def next_messages(
     Args:
         view: the task.
         best: the best candidate so far.
-        history: every candidate of earlier generations.
+        history: candidates of earlier generations.
         reflection: what the best's training looked like; `best.reflection` where None.
         index, samples: which sample is asked for, and how many there are.
-        remembered: `memory(history)`, where it is known; the samples of a generation share it.
+        remembered: what follows from the history, where it is known; the samples of a generation share it.
         feedback: what a person said of the best policy.
     """
     said = cut((feedback or "").strip(), FEEDBACK_CAP)
     source = cut(best.source or "", PROGRAM_CAP)
     happened = cut(reflection or best.reflection or "no record", REFLECTION_CAP)
-    remembered = memory(history) if remembered is None else remembered
-    rival = runner_up(best, history)
+    remembered = remembered or Remembered(memory(history), runner_up(best, ranked(history)))
+    rival = remembered.rival
     rival_source = cut(rival.source or "", PROGRAM_CAP) if rival else ""
     text = _render(
         "next.j2",
@@ -169,9 +179,9 @@ def next_messages(
         best_fitness=figure(best.fitness),
         best_source=source,
         reflection=happened,
-        memory=remembered,
+        memory=remembered.text,
         said=said,
-        fence=fence_for(source, happened, remembered, rival_source, said),
+        fence=fence_for(source, happened, remembered.text, rival_source, said),
         index=index,
         samples=samples,
         style=NEXT_STYLES[index % len(NEXT_STYLES)],
@@ -182,10 +192,10 @@ def next_messages(
     return (Message("system", _system_text()), Message("user", text))
 
 
-def runner_up(best: Candidate, history: Sequence[Candidate]) -> Candidate | None:
-    """The best scored candidate that is another program than `best`; None where there is none."""
+def runner_up(best: Candidate, in_order: Iterable[Candidate]) -> Candidate | None:
+    """The first of scored candidates, best first, that is another program than `best`; None where there is none."""
     same = {best.candidate_id, best.equal_to} - {None}
-    for candidate in ranked(history):
+    for candidate in in_order:
         copy = candidate.candidate_id in same or candidate.equal_to in same or candidate.source == best.source
         if candidate.source and not copy:
             return candidate
@@ -202,9 +212,12 @@ def repair_messages(previous: Sequence[Message], reply: str | None, problems: st
     return (*previous, Message("assistant", said), Message("user", text))
 
 
-def memory(history: Sequence[Candidate], lines: int = MEMORY_LINES) -> str:
+def memory(history: Sequence[Candidate], lines: int = MEMORY_LINES, further: int = 0) -> str:
     """At most `lines` earlier attempts, a line each: the scored, best first; then those stopped early and failures,
-    newest first. Fitness at a rung ranks nothing: it stands for its own rung alone."""
+    newest first. Fitness at a rung ranks nothing: it stands for its own rung alone.
+
+    `further` attempts that are not in `history` are counted with those that get no line.
+    """
     scored = ranked(history)
     unranked = (Status.ELIMINATED, Status.REFUSED, Status.NO_REPLY, Status.FAILED)
     failed = [c for c in history if not c.scored and c.status in unranked]
@@ -212,7 +225,7 @@ def memory(history: Sequence[Candidate], lines: int = MEMORY_LINES) -> str:
     # They are kept in sight: a third of the lines is theirs where there are that many.
     room = max(lines - len(failed), lines - lines // 3)
     chosen = scored[:room] + failed[: lines - min(len(scored), room)]
-    left_out = len(scored) + len(failed) - len(chosen)
+    left_out = len(scored) + len(failed) + further - len(chosen)
     rows = [summarise(candidate) for candidate in chosen]
     return "\n".join(rows + ([f"... and {left_out} more"] if left_out else []))
 

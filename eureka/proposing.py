@@ -64,7 +64,7 @@ def propose(
 
     Args:
         candidates: Those of one generation; settled ones are passed through.
-        first_asks: The first request of each candidate, by candidate id.
+        first_asks: The first request of each candidate that is not settled, by candidate id.
         designer: Who writes.
         gate: Who judges.
         archive: Where asks, replies and verdicts go.
@@ -117,10 +117,10 @@ def stored_graph(folder: Path, candidate: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def first_ask(context: DesignContext, view: prompts.TaskView, remembered: str | None = None) -> Ask:
+def first_ask(context: DesignContext, view: prompts.TaskView, remembered: prompts.Remembered | None = None) -> Ask:
     """The first request for one candidate: from nothing in generation 1, from the best so far afterwards.
 
-    `remembered` is `prompts.memory` of the context's history, where it is known.
+    `remembered` is what follows from the context's history and best, where it is known.
     """
     name = candidate_id(context.generation, context.index)
     place, samples, history = context.index, context.samples, context.history

@@ -211,8 +211,9 @@ def summarise(candidate: Candidate) -> str:
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     terms = f"; components {listed}" if names else ""
     if candidate.scored:
-        spread = f" +- {figure(candidate.fitness_std)}" if candidate.fitness_std is not None else ""
-        spread += f" over {candidate.seeds} trainings" if candidate.seeds > 1 else ""
+        # Of one training there is only the spread between episodes, which says nothing about the program.
+        told = candidate.seeds > 1 and candidate.fitness_std is not None
+        spread = f" +- {figure(candidate.fitness_std)} over {candidate.seeds} trainings" if told else ""
         return f"{candidate.candidate_id}: fitness {figure(candidate.fitness)}{spread}{terms}"
     what = {
         Status.REFUSED: f"refused at {candidate.stage or 'the gate'}",

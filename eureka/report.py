@@ -39,7 +39,6 @@ REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "report_template"
 CHART_SIZES = {"wide": (960, 420), "narrow": (360, 340)}
 """Name -> width and height in pixels; the style sheet shows the one that fits the window."""
-EVENTS_SHOWN = 300
 SETTING_SHOWN = 200  # characters; a setting may be a whole program
 
 
@@ -104,6 +103,10 @@ def page_values(record: SearchRecord) -> dict[str, Any]:
         "unit": unit,
         "facts": header_facts(record),
         "views": views,
+        "whole": record.whole,
+        "total": record.counts.candidates,
+        "begun": len(record.counts.generations),
+        "whole_from": record.choice.whole_from,
         "best": top,
         "best_view": next((view for view in views if top and view.id == top.candidate_id), None),
         "lineage": lineage_steps(path, views),
@@ -112,12 +115,12 @@ def page_values(record: SearchRecord) -> dict[str, Any]:
         "comparison": story.comparison(roles),
         "charts": _charts(record, top, views, roles, unit),
         "stories": story.generation_stories(record, unit),
-        "failures": story.failure_groups(record.candidates),
+        "failures": story.failure_groups(record),
         "spending": story.spending(record),
         "statuses": status_counts(views),
         "video": find_video(record, top, unit),
         "settings": [(name, _setting_text(value)) for name, value in flatten(record.config)],
-        "events": record.events[-EVENTS_SHOWN:],
+        "events": record.events,
     }
 
 
@@ -136,8 +139,7 @@ def fitness_unit(record: SearchRecord) -> str:
 
 def header_facts(record: SearchRecord) -> list[tuple[str, str]]:
     """(name, value) pairs of the page's head: who designed, with which seed, within which budget."""
-    replies = [a.reply for attempts in record.attempts.values() for a in attempts if a.reply]
-    models = sorted({str(reply["model"]) for reply in replies if reply.get("model")})
+    models = sorted({str(reply["model"]) for reply in record.counts.replies if reply["model"]})
     samples, generations = record.setting("samples", "k"), record.setting("generations", "n")
     repairs = record.setting("repairs", "max_repairs")
     facts = [
@@ -159,11 +161,14 @@ def header_facts(record: SearchRecord) -> list[tuple[str, str]]:
             )
         )
     rungs = record.runs_of_role("rung")
-    if rungs:
-        own = [*rungs, *record.runs_of_role("candidate")]
-        told = [(run.candidate_id or "", run.seed or 0, int(number(run.result.get("env_steps")) or 0)) for run in own]
-        stopped = sum(candidate.status is Status.ELIMINATED for candidate in record.candidates)
-        facts.append(("halving", f"{stopped} candidates stopped early; {format_count(spent(told))} steps in all"))
+    stopped = sum(generation.statuses.get(Status.ELIMINATED.value, 0) for generation in record.counts.generations)
+    if rungs or stopped:
+        words = f"{format_count(stopped)} candidates stopped early"
+        if record.whole:  # else not all results are read
+            own = [*rungs, *record.runs_of_role("candidate")]
+            told = [(r.candidate_id or "", r.seed or 0, int(number(r.result.get("env_steps")) or 0)) for r in own]
+            words += f"; {format_count(spent(told))} steps in all"
+        facts.append(("halving", words))
     limit, tokens = number(record.setting("time_limit_s")), number(record.setting("max_tokens_total"))
     if limit:
         facts.append(("time limit", f"{format_seconds(limit)} per training"))
@@ -184,6 +189,7 @@ def lineage_steps(path: list[Candidate], views: list[CandidateView]) -> list[dic
             {
                 "view": by_id[candidate.candidate_id],
                 "first": before is None,
+                "cut": before is None and candidate.parent_id is not None,
                 "added": added,
                 "removed": removed,
             }
@@ -207,8 +213,8 @@ def _charts(
     unit: str,
 ) -> list[tuple[str, Markup]]:
     planned = number(record.setting("generations", "n")) or 0
-    begun = max((candidate.generation for candidate in record.candidates), default=0)
-    first = min([1, *(candidate.generation for candidate in record.candidates)])
+    numbers = [generation.number for generation in record.counts.generations]
+    begun, first = max(numbers, default=0), min([1, *numbers])
     levels = [
         Level(role, result.label, result.mean, result.spread)
         for role, result in roles.items()
@@ -221,7 +227,8 @@ def _charts(
     ]
     chart = FitnessChart(
         dots=dots(views, top.candidate_id if top else None),
-        best=story.best_lines(record.candidates),
+        candidates=record.counts.candidates,
+        best=story.best_lines(record.counts.generations),
         levels=levels,
         finals=finals,
         generations=max(int(planned), begun, 1) + (1 - first),

@@ -47,7 +47,8 @@ class FitnessChart:
     """All that the chart of fitness over generations shows.
 
     Attributes:
-        dots: every candidate.
+        dots: the candidates that are shown.
+        candidates: how many there are.
         best: generation -> best fitness so far.
         levels: human and sparse.
         finals: (fitness, tip) of the final runs.
@@ -57,6 +58,7 @@ class FitnessChart:
     """
 
     dots: Sequence[Dot]
+    candidates: int
     best: dict[int, float]
     levels: Sequence[Level]
     finals: Sequence[tuple[float, str]]
@@ -143,14 +145,16 @@ def _summary(chart: FitnessChart) -> str:
     unit = f" {chart.unit}" if chart.unit else ""
     told = [f"best {format_number(value)}{unit} after generation {g}" for g, value in list(chart.best.items())[-1:]]
     told += [f"{level.label} {format_spread(level.mean, level.spread)}{unit}" for level in chart.levels]
-    return f"Fitness over generations, {len(chart.dots)} candidates: " + ("; ".join(told) or "no score yet")
+    return f"Fitness over generations, {chart.candidates} candidates: " + ("; ".join(told) or "no score yet")
 
 
 def _dot_places(chart: FitnessChart, frame: Frame, column: float) -> dict[str, tuple[float, float]]:
     """candidate_id -> pixel. Candidates of a generation stand side by side; those without a score in a strip below."""
     places: dict[str, tuple[float, float]] = {}
-    for generation in sorted({dot.generation for dot in chart.dots}):
-        members = [dot for dot in chart.dots if dot.generation == generation]
+    generations: dict[int, list[Dot]] = {}
+    for dot in chart.dots:
+        generations.setdefault(dot.generation, []).append(dot)
+    for generation, members in generations.items():
         gap = min(16.0, column * 0.8 / len(members))
         for position, dot in enumerate(members):
             x = frame.left + (generation - chart.first + 0.5) * column + (position - (len(members) - 1) / 2) * gap
@@ -170,7 +174,8 @@ def _axes(chart: FitnessChart, frame: Frame, column: float, narrow: bool) -> lis
         y = frame.y(mark)
         parts.append(_line(frame.left, y, frame.right, y))
         parts.append(_text(frame.left - 8, y + 4, format_number(mark, places=places), "tick", "end"))
-    for generation in range(1, chart.generations + (1 if chart.finals else 0)):
+    apart = math.ceil(1.0 / column)  # no two lines in one pixel
+    for generation in range(1, chart.generations + (1 if chart.finals else 0), apart):
         x = frame.left + generation * column
         parts.append(_line(x, frame.top, x, frame.bottom + 26, "divider"))
     parts.append(Markup("</g>"))

@@ -1,8 +1,9 @@
 """Everything a report shows, read from a search's folder: search.json, search.db and the runs' metrics and results.
 
 The database is opened read-only and read in one transaction, so a report can be written while a search goes on, and a
-report never changes a search. Nothing is computed here that is not in a file; `report_story` draws the conclusions.
-SQLite keeps no NaN (it stores NULL), so a NaN fitness is taken from the run's result, where it is written out.
+report never changes a search. Of a long search only the candidates that are shown are read. Nothing is computed here
+that is not in a file; `report_story` draws the conclusions. SQLite keeps no NaN (it stores NULL), so a NaN fitness is
+taken from the run's result, where it is written out.
 
 What it does not know: whether the process that runs a search is still alive. "running" means that no end was recorded.
 """
@@ -21,9 +22,12 @@ from typing import Any
 from urllib.parse import quote
 
 from eureka.candidate import Candidate, Status
+from eureka.report_counts import SHOWN, Choice, Counts, as_json, choose, count
 from rl.record import METRICS, RESULT, read_json
 from tasks.errors import UserError
 
+EVENTS_READ = 300
+"""Lines of the search's log that a page shows, the last."""
 DONE_MARKER = "done"
 """File of the search folder that is written last."""
 NONFINITE = {
@@ -66,11 +70,6 @@ class Run:
         return self.fitness is not None and math.isfinite(self.fitness)
 
 
-DETAILED = 200
-"""Candidates that the page of a larger search shows in full: half of them the best, half the latest, and the best's
-ancestors. Ten thousand prompts and programs make a page that no browser opens."""
-
-
 @dataclass(frozen=True)
 class SearchRecord:
     """A search as its folder tells it.
@@ -80,12 +79,13 @@ class SearchRecord:
         config: search.json, {} when it is not there yet.
         meta: key -> value of the database's meta table.
         finished: whether the done marker is there.
-        candidates: in the order of their ids.
+        candidates: those that have a line on the page, in the order of their ids.
         attempts: candidate_id -> its requests, first to last.
-        runs: every training the database knows.
-        events: (time in Unix seconds, kind, text), oldest first.
-        updated_s: Unix time of the newest entry, None for an empty search.
-        detailed: ids of the candidates that are shown in full; only their prompts and replies are read.
+        runs: the trainings of these candidates and all others that the database knows.
+        events: (time in Unix seconds, kind, text), the last `EVENTS_READ`, oldest first.
+        updated_s: Unix time of the newest entry that was read, None for an empty search.
+        counts: over all candidates.
+        choice: which candidates have a line, and which are shown in full; only their prompts and replies are read.
         feedback: generation -> what a person said after it.
     """
 
@@ -98,8 +98,14 @@ class SearchRecord:
     runs: tuple[Run, ...]
     events: tuple[tuple[float, str, str], ...]
     updated_s: float | None
-    detailed: frozenset[str]
+    counts: Counts
+    choice: Choice
     feedback: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every candidate has a line."""
+        return self.choice.listed is None
 
     def setting(self, *names: str, default: Any = None) -> Any:
         """The first of `names` with a value: in the meta table, else in search.json; nested tables included."""
@@ -183,57 +189,59 @@ def read_search(folder: Path) -> SearchRecord:
         with closing(sqlite3.connect(f"file:{quote(str(database.resolve()))}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             connection.execute("BEGIN")
-            names = ("meta", "candidates", "runs", "events")
-            tables = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}
-            has_feedback = connection.execute("SELECT 1 FROM sqlite_master WHERE name='feedback'").fetchone()
-            said = [dict(row) for row in connection.execute("SELECT * FROM feedback")] if has_feedback else []
-            tables["feedback"] = said  # none before version 3
-            detailed = _detailed(tables["candidates"])
-            tables |= _conversations(connection, detailed)
+            counts = count(connection)
+            choice = choose(connection, counts.candidates)
+            tables = _tables(connection, choice) | _conversations(connection, choice)
     except sqlite3.DatabaseError as error:
         raise UserError(f"Cannot read '{database}': {error}. Restore it from a copy, or start a new search.") from error
     try:
-        return _record(folder, config, tables, detailed)
+        return _record(folder, config, tables, counts, choice)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"Cannot read '{database}': unexpected content ({error}). It is from another version, or damaged."
         ) from error
 
 
-def _detailed(rows: list[dict[str, Any]]) -> frozenset[str]:
-    """Ids of the candidates that are shown in full."""
-    if len(rows) <= DETAILED:
-        return frozenset(row["candidate_id"] for row in rows)
-    scored = [row for row in rows if isinstance(row["fitness"], float) and math.isfinite(row["fitness"])]
-    best = sorted(scored, key=lambda row: (-row["fitness"], row["generation"], row["idx"]))[: DETAILED // 2]
-    latest = sorted(rows, key=lambda row: (row["generation"], row["idx"]))[-(DETAILED // 2) :]
-    found = {row["candidate_id"] for row in [*best, *latest]}
-    parents = {row["candidate_id"]: row["parent_id"] for row in rows}
-    ancestor = best[0]["candidate_id"] if best else None
-    for _ in rows:  # an archive that is damaged may hold a circle
-        if ancestor is None:
-            break
-        found.add(ancestor)
-        ancestor = parents.get(ancestor)
-    return frozenset(found)
+def _tables(connection: sqlite3.Connection, choice: Choice) -> dict[str, list[dict[str, Any]]]:
+    """Rows of what is shown, but for the conversations."""
+    candidates, runs = "SELECT * FROM candidates", "SELECT * FROM runs"
+    shown: tuple[str, ...] = ()
+    if choice.listed is not None:
+        shown = (as_json(choice.listed),)
+        candidates += f" WHERE candidate_id IN {SHOWN}"
+        others = "SELECT * FROM runs WHERE role IN ('final', 'human', 'sparse')"
+        runs += f" WHERE role IN ('candidate', 'rung') AND candidate_id IN {SHOWN} UNION ALL {others}"
+    last = f"SELECT * FROM events ORDER BY id DESC LIMIT {EVENTS_READ}"
+    asked = connection.execute("SELECT 1 FROM sqlite_master WHERE name='feedback'").fetchone()  # since version 3
+    return {
+        "meta": [dict(row) for row in connection.execute("SELECT * FROM meta WHERE key NOT GLOB 'generation_*_done'")],
+        "candidates": [dict(row) for row in connection.execute(candidates, shown)],
+        "runs": [dict(row) for row in connection.execute(runs, shown)],
+        "events": [dict(row) for row in connection.execute(last)],
+        "feedback": [dict(row) for row in connection.execute("SELECT * FROM feedback")] if asked else [],
+    }
 
 
-def _conversations(connection: sqlite3.Connection, detailed: frozenset[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of asks and replies; prompts and texts of those that are shown in full alone."""
-    # No function of Python's in the statement: an interrupt in it would come back as an error of the database.
-    named = (json.dumps(sorted(detailed)),)
-    shown = "candidate_id IN (SELECT value FROM json_each(?))"
-    asks = f"SELECT ask_id, candidate_id, attempt, created_s, IIF({shown}, prompt_json, '[]') AS prompt_json FROM asks"
-    facts = "outcome, model, tokens_in, tokens_out, cost, latency_s, error, replies.created_s AS created_s"
-    texts = f"SELECT replies.ask_id AS ask_id, IIF({shown}, text, NULL) AS text, {facts} FROM replies"
+def _conversations(connection: sqlite3.Connection, choice: Choice) -> dict[str, list[dict[str, Any]]]:
+    """Rows of asks and replies of what is shown; prompts and texts of those that are shown in full alone."""
+    named = [as_json(choice.detailed)]
+    only = ""
+    if choice.listed is not None:
+        named.append(as_json(choice.listed))
+        only = " WHERE candidate_id IN (SELECT value FROM json_each(?2))"
+    asks = f"""SELECT ask_id, candidate_id, attempt, created_s,
+        IIF(candidate_id IN {SHOWN}, prompt_json, '[]') AS prompt_json FROM asks{only}"""
+    replies = f"""SELECT replies.ask_id AS ask_id, IIF(candidate_id IN {SHOWN}, text, NULL) AS text, outcome, model,
+        tokens_in, tokens_out, cost, latency_s, error, replies.created_s AS created_s
+        FROM asks JOIN replies USING (ask_id){only}"""
     return {
         "asks": [dict(row) for row in connection.execute(asks, named)],
-        "replies": [dict(row) for row in connection.execute(f"{texts} LEFT JOIN asks USING (ask_id)", named)],
+        "replies": [dict(row) for row in connection.execute(replies, named)],
     }
 
 
 def _record(
-    folder: Path, config: dict[str, Any], tables: dict[str, list[dict[str, Any]]], detailed: frozenset[str]
+    folder: Path, config: dict[str, Any], tables: dict[str, list[dict[str, Any]]], counts: Counts, choice: Choice
 ) -> SearchRecord:
     stamps = ("created_s", "updated_s", "time_s")
     times = [number(row.get(stamp)) for rows in tables.values() for row in rows for stamp in stamps]
@@ -250,7 +258,8 @@ def _record(
             for row in sorted(tables["events"], key=lambda row: row["id"])
         ),
         updated_s=max((time for time in times if time is not None), default=None),
-        detailed=detailed,
+        counts=counts,
+        choice=choice,
         feedback={row["generation"]: row["text"] for row in tables["feedback"] if row["text"]},
     )
 

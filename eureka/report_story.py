@@ -6,19 +6,22 @@ without one takes no part in any comparison. Spreads over seeds are sample stand
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections import Counter
 from dataclasses import dataclass
 
-from eureka.candidate import Candidate, Status, best, ranked
+from eureka.candidate import Candidate, Status
+from eureka.report_counts import Generation
 from eureka.report_data import Run, SearchRecord, number
 from eureka.report_text import format_number
 from eureka.score import Score, human_normalised, over_seeds
 
 ROLES = {"final": "best reward", "human": "human reward", "sparse": "sparse reward"}
 """Role of a final run -> what the page calls it."""
+
+STORIES = 50
+"""Generations whose sentences the page of a long search holds: the latest, and as many of those that improved."""
 
 MEANINGS = {
     "refused at extract": "No single reward program could be taken out of the reply.",
@@ -43,19 +46,18 @@ class GenerationStory:
     generation: int
     verdict: str
     sentence: str
-    champion: Candidate | None
-    counts: dict[str, int]
     said: str = ""
     """What a person said after it."""
 
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Candidates that failed in the same way, each with the first line that says why."""
+    """Candidates that failed in the same way: how many, and of those shown the first line that says why."""
 
     title: str
     meaning: str
     cases: tuple[tuple[str, str], ...]
+    number: int
 
 
 @dataclass(frozen=True)
@@ -97,51 +99,53 @@ def state_of(record: SearchRecord) -> str:
 
 def generation_stories(record: SearchRecord, unit: str) -> list[GenerationStory]:
     """For every generation that was begun: did the best held-out fitness improve, or plainly not."""
-    stories = []
-    before: Candidate | None = None
-    for generation in sorted({candidate.generation for candidate in record.candidates}):
-        members = [candidate for candidate in record.candidates if candidate.generation == generation]
-        champion = best(members)
-        told = _story(generation, members, champion, before, unit)
-        stories.append(dataclasses.replace(told, said=record.feedback.get(generation, "")))
-        before = best(candidate for candidate in (before, champion) if candidate is not None)
-    return stories
+    told: list[tuple[Generation, Generation | None]] = []  # each with the one that was best before it
+    before: Generation | None = None
+    for generation in record.counts.generations:
+        told.append((generation, before))
+        before = generation if _improved(generation, before) else before
+    if not record.whole:
+        improved = [pair for pair in told[:-STORIES] if _improved(*pair)]
+        told = improved[-STORIES:] + told[-STORIES:]
+    return [_story(generation, before, unit, record.feedback.get(generation.number, "")) for generation, before in told]
 
 
-def _story(
-    generation: int, members: list[Candidate], champion: Candidate | None, before: Candidate | None, unit: str
-) -> GenerationStory:
-    counts = dict(Counter(str(member.status) for member in members))
-    open_ones = sum(not member.status.settled for member in members)
-    stopped = counts.get(Status.ELIMINATED.value, 0)
-    so_far = f"the best so far stays {before.candidate_id} with {_with_unit(before.fitness, unit)}" if before else ""
-    reached = _with_unit(champion.fitness, unit) if champion else ""
-    if champion is None:
+def _improved(generation: Generation, before: Generation | None) -> bool:
+    return generation.fitness is not None and (before is None or generation.fitness > (before.fitness or 0.0))
+
+
+def _story(generation: Generation, before: Generation | None, unit: str, said: str) -> GenerationStory:
+    members = sum(generation.statuses.values())
+    open_ones = sum(many for status, many in generation.statuses.items() if not Status(status).settled)
+    stopped = generation.statuses.get(Status.ELIMINATED.value, 0)
+    so_far = f"the best so far stays {before.best_id} with {_with_unit(before.fitness, unit)}" if before else ""
+    reached = _with_unit(generation.fitness, unit)
+    if generation.fitness is None:
         verdict, sentence = "nothing", f"none of {_several(members)} got a fitness"
         sentence += f"; {so_far}" if so_far else "; there is no best reward yet"
     elif before is None:
         verdict = "first"
-        sentence = f"the best of {_several(members)}, {champion.candidate_id}, reached {reached}"
-    elif (champion.fitness or 0.0) > (before.fitness or 0.0):
-        gain = (champion.fitness or 0.0) - (before.fitness or 0.0)
+        sentence = f"the best of {_several(members)}, {generation.best_id}, reached {reached}"
+    elif _improved(generation, before):
+        gain = generation.fitness - (before.fitness or 0.0)
         verdict = "improved"
         sentence = (
             f"the best fitness improved from {format_number(before.fitness)} to {reached} "
-            f"(+{format_number(gain)}) with {champion.candidate_id}"
+            f"(+{format_number(gain)}) with {generation.best_id}"
         )
     else:
         verdict = "not improved"
-        sentence = f"the best fitness did not improve: {champion.candidate_id} reached {reached}, and {so_far}"
+        sentence = f"the best fitness did not improve: {generation.best_id} reached {reached}, and {so_far}"
     if stopped:
         sentence += f"; {stopped} {'were' if stopped > 1 else 'was'} stopped early"
     if open_ones:
         sentence = f"{open_ones} of {_several(members)} not finished; up to now {sentence}"
         verdict = verdict if verdict == "improved" else "running"
-    return GenerationStory(generation, verdict, sentence[0].upper() + sentence[1:] + ".", champion, counts)
+    return GenerationStory(generation.number, verdict, sentence[0].upper() + sentence[1:] + ".", said)
 
 
-def _several(members: list[Candidate]) -> str:
-    return f"{len(members)} candidate{'s' if len(members) != 1 else ''}"
+def _several(members: int) -> str:
+    return f"{members} candidate{'s' if members != 1 else ''}"
 
 
 def _with_unit(value: float | None, unit: str) -> str:
@@ -183,27 +187,57 @@ def first_line(candidate: Candidate) -> str:
     return problems[0].partition(" ")[2] + more
 
 
-def failure_groups(candidates: tuple[Candidate, ...]) -> list[FailureGroup]:
+def failure_groups(record: SearchRecord) -> list[FailureGroup]:
     """Failed candidates by the way they failed, the most frequent first."""
     groups: dict[str, list[tuple[str, str]]] = {}
-    for candidate in candidates:
+    for candidate in record.candidates:
         if candidate.status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED):
             groups.setdefault(failure_kind(candidate), []).append((candidate.candidate_id, first_line(candidate)))
-    order = sorted(groups, key=lambda kind: (-len(groups[kind]), kind))
-    return [FailureGroup(kind.replace("_", " "), MEANINGS.get(kind, ""), tuple(groups[kind])) for kind in order]
+    numbers = Counter({kind: len(cases) for kind, cases in groups.items()})
+    if not record.whole:
+        numbers.clear()
+        for (status, stage), many in record.counts.failures.items():
+            numbers[failure_kind(Candidate("", 0, 0, status=Status(status), stage=stage))] += many
+    order = sorted(numbers, key=lambda kind: (-numbers[kind], kind))
+    return [
+        FailureGroup(kind.replace("_", " "), MEANINGS.get(kind, ""), tuple(groups.get(kind, ())), numbers[kind])
+        for kind in order
+    ]
 
 
 def spending(record: SearchRecord) -> list[Spending]:
-    """Asks, replies, tokens and cost per generation, and a last row over all generations."""
+    """Asks, replies, tokens and cost per generation, and a last row over all; of a long search the last generations."""
     generation_of = {candidate.candidate_id: candidate.generation for candidate in record.candidates}
     rows: list[tuple[int | None, dict | None]] = [
         (generation_of.get(candidate_id), attempt.reply)
         for candidate_id, attempts in record.attempts.items()
         for attempt in attempts
     ]
-    generations = sorted({generation for generation, _ in rows if generation is not None})
-    parts = [_spending(generation, [reply for g, reply in rows if g == generation]) for generation in generations]
-    return [*parts, _spending(None, [reply for _, reply in rows])]
+    of_generation: dict[int, list[dict | None]] = {}
+    for generation, reply in rows:
+        if generation is not None and generation >= record.choice.whole_from:
+            of_generation.setdefault(generation, []).append(reply)
+    parts = [_spending(generation, of_generation[generation]) for generation in sorted(of_generation)]
+    return [*parts, _spending(None, [reply for _, reply in rows]) if record.whole else _spending_of_all(record)]
+
+
+def _spending_of_all(record: SearchRecord) -> Spending:
+    """The last row of a search of which not every request was read."""
+    groups = record.counts.replies
+    outcomes: Counter[str] = Counter()
+    for group in groups:
+        outcomes[str(group["outcome"])] += group["number"]
+    sums = {key: _total(list(groups), key) for key in ("tokens_in", "tokens_out", "cost", "latency_s")}
+    return Spending(
+        generation=None,
+        asks=record.counts.asks,
+        replies=outcomes.total(),
+        outcomes=dict(sorted(outcomes.items(), key=lambda item: (-item[1], item[0]))),
+        tokens_in=None if sums["tokens_in"] is None else int(sums["tokens_in"]),
+        tokens_out=None if sums["tokens_out"] is None else int(sums["tokens_out"]),
+        cost=sums["cost"],
+        latency_s=sums["latency_s"],
+    )
 
 
 def _spending(generation: int | None, replies: list[dict | None]) -> Spending:
@@ -268,11 +302,13 @@ def _standing(final: RoleResult, other: RoleResult) -> str:
     return f"does better than {name}" if difference > 0 else f"stays below {name}"
 
 
-def best_lines(candidates: tuple[Candidate, ...]) -> dict[int, float]:
+def best_lines(generations: tuple[Generation, ...]) -> dict[int, float]:
     """Generation -> best fitness up to and including it; generations before the first score are left out."""
     lines: dict[int, float] = {}
-    for generation in sorted({candidate.generation for candidate in candidates}):
-        top = ranked(candidate for candidate in candidates if candidate.generation <= generation)
-        if top and top[0].fitness is not None:
-            lines[generation] = top[0].fitness
+    highest: float | None = None
+    for generation in generations:
+        if generation.fitness is not None and (highest is None or generation.fitness > highest):
+            highest = generation.fitness
+        if highest is not None:
+            lines[generation.number] = highest
     return lines

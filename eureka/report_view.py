@@ -117,7 +117,7 @@ def _candidate_view(
 ) -> CandidateView:
     run = record.run_of(candidate.equal_to or candidate.candidate_id)
     result = candidate.result or (run.result if run else {})
-    detailed = candidate.candidate_id in record.detailed
+    detailed = candidate.candidate_id in record.choice.detailed
     metrics, damage = _metrics(run) if detailed else ([], "")
     parent = by_id.get(candidate.parent_id or "")
     rows: list[tuple[str, str]] = []

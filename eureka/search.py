@@ -14,15 +14,17 @@ so a search may be killed at any moment and resumed: finished trainings and paid
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from eureka import feedback, finals, halving, prompts
 from eureka.archive import Archive, Run
 from eureka.best import keep_best
-from eureka.candidate import Candidate, Status, ask_id, best, candidate_id
+from eureka.candidate import Candidate, Status, ask_id, candidate_id
 from eureka.designers.base import Ask, DesignContext, Designer, Message
 from eureka.disk import Patience, network_line
 from eureka.executors.base import Executor
@@ -128,7 +130,6 @@ class _Search:
         self.twins = Twins(folder)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}
         self._report_ended = self._report_took = 0.0
-        self._earlier: list[Candidate] = []  # of the generations that are over
         self._note_start()
 
     def _note_start(self) -> None:
@@ -169,19 +170,14 @@ class _Search:
     def run_generation(self, generation: int) -> None:
         """One generation, from prompts to fitness."""
         self.listener.generation_started(generation, self.config.generations)
-        earlier = self._before(generation)
-        leader = best(earlier)
-        parent = None if leader is None else self.archive.candidate(leader.candidate_id)
+        parent = self.archive.best(before=generation)
         candidates = self._open_candidates(generation, parent, self.config.samples)
-        history, remembered = tuple(earlier), prompts.memory(earlier)
-        samples = self.config.samples
-        contexts = {c.candidate_id: self._context(generation, c.index, parent, history, samples) for c in candidates}
-        asks = {name: first_ask(context, self.view, remembered) for name, context in contexts.items()}
+        asks = self._first_asks(generation, candidates, parent)
         judged = self._propose(candidates, asks, self.designer, self.config.repairs)
         self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)], generation)
         self._confirm(generation)
 
-        now_best = best(self._until(generation))
+        now_best = self.archive.best(before=generation + 1)
         improved = now_best is not None and now_best.generation == generation
         if self.archive.meta(f"generation_{generation}_done") is None:
             verb = "improved the best fitness" if improved else "did not improve the best fitness"
@@ -215,32 +211,33 @@ class _Search:
         judged = self._propose([candidate], {feedback.GIVEN: ask}, feedback.Giver(program), repairs=0)[0]
         if judged.status is Status.REFUSED:
             raise UserError(f"the given reward is refused: {first_line(judged)}; mend it and start a new search.")
-        if judged.status in (Status.ACCEPTED, Status.TRAINING):
-            self._train_generation([judged], 0)
+        self._train_generation([judged] if judged.status in (Status.ACCEPTED, Status.TRAINING) else [], 0)
         self._report(generation_ended=True)
 
     def ask_person(self, generation: int, person: feedback.Person) -> None:
         """What a person says of the best so far: asked once, stored before it is used."""
-        leader = best(self._until(generation))
+        leader = self.archive.best(before=generation + 1)
         if leader is None or self.archive.feedback(generation) is not None:
             return
         say, video = self.listener.say, self.config.video
-        runs = self._good_runs([r for r in self.archive.runs("candidate") if r.candidate_id == leader.trained_as])
+        runs = self._good_runs(self.archive.runs("candidate", leader.trained_as))
         shown = feedback.show(self.folder, self.task, leader, runs, video, generation, say)
         said = feedback.clean(person.ask(generation, shown, feedback.place(self.folder, generation)))
         self.archive.add_feedback(generation, leader.candidate_id, said)
         self._report()
 
-    def _before(self, generation: int) -> list[Candidate]:
-        """All candidates of the generations before, which are read once: a long search would read most of its time."""
-        known = {c.generation for c in self._earlier}
-        for number in range(0, generation):
-            if number not in known:
-                self._earlier += [candidate.remembered() for candidate in self.archive.candidates(number)]
-        return list(self._earlier)
-
-    def _until(self, generation: int) -> list[Candidate]:
-        return [*self._before(generation), *self.archive.candidates(generation)]
+    def _first_asks(self, generation: int, candidates: list[Candidate], parent: Candidate | None) -> dict[str, Ask]:
+        """The first request of each candidate that waits for one."""
+        waiting = [c for c in candidates if c.status is Status.PROPOSED]
+        if not waiting:
+            return {}
+        history = self.archive.history(before=generation)
+        with closing(self.archive.ranked(before=generation)) as order:
+            rival = None if parent is None else prompts.runner_up(parent, order)
+        remembered = prompts.Remembered(prompts.memory(history.candidates, further=history.further), rival)
+        told, samples = history.candidates, self.config.samples
+        contexts = {c.candidate_id: self._context(generation, c.index, parent, told, samples) for c in waiting}
+        return {name: first_ask(context, self.view, remembered) for name, context in contexts.items()}
 
     def _open_candidates(self, generation: int, parent: Candidate | None, samples: int) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
@@ -275,7 +272,7 @@ class _Search:
 
     def _train_generation(self, survivors: list[Candidate], generation: int) -> None:
         """Train what the gate took; of candidates whose rewards compute the same, the first one for all."""
-        firsts = self.twins.firsts(self._until(generation))
+        firsts = self.twins.firsts(self.archive.candidates(generation))
         self.trainer.train([c for c in survivors if c.candidate_id not in firsts])
         for candidate in survivors:
             if candidate.candidate_id not in firsts:
@@ -294,7 +291,9 @@ class _Search:
         seeds = self.config.seeds_per_candidate + self.config.confirm_seeds
         while True:
             self._update_twins(generation)
-            waiting = unconfirmed(self._until(generation), self.config.confirm, seeds)
+            with closing(self.archive.ranked(before=generation + 1)) as order:
+                leaders = list(islice((c for c in order if c.equal_to is None), self.config.confirm))
+            waiting = unconfirmed(leaders, self.config.confirm, seeds)
             if not waiting:
                 return
             names = ", ".join(c.candidate_id for c in waiting)
@@ -302,7 +301,6 @@ class _Search:
             self.trainer.train_whole(waiting, seeds)
             for earlier in sorted({c.generation for c in waiting} - {generation}):
                 self._update_twins(earlier)
-                self._earlier.clear()
 
     def _update_twins(self, generation: int) -> None:
         """What further seeds said of a candidate holds for those that compute the same."""
@@ -361,10 +359,7 @@ class _Search:
 
     def _runs_of(self, winner: Candidate) -> list[Run]:
         """Runs of the winning reward that left a policy, best first: the finals, else the candidate's own."""
-        runs = self.archive.runs("final") or [
-            run for run in self.archive.runs("candidate") if run.candidate_id == winner.candidate_id
-        ]
-        return self._good_runs(runs)
+        return self._good_runs(self.archive.runs("final") or self.archive.runs("candidate", winner.candidate_id))
 
     def _good_runs(self, runs: list[Run]) -> list[Run]:
         good = [run for run in runs if run.status == "ok" and run.fitness is not None]

@@ -24,35 +24,29 @@ class Twins:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._digests: dict[str, str | None] = {}
-        """Of each candidate; each graph is read once."""
-        self._firsts: dict[str, tuple[int, int, str]] = {}
-        """Digest -> generation, index and id of the first candidate that has it."""
+        self._firsts: dict[bytes, str] = {}
+        """SHA-256 -> the first candidate that has it. The one thing that a search keeps of every program: some 200
+        bytes."""
 
     def firsts(self, candidates: Iterable[Candidate]) -> dict[str, str]:
         """Candidate -> the first that computes the same, by ids; those that are the first themselves are left out.
 
         Args:
-            candidates: All of a search so far, or those that are new since the last call.
+            candidates: Those that are new since the last call, in order of generation and index.
         """
-        candidates = [c for c in candidates if c.status in _ADMITTED]
-        for candidate in candidates:
-            if candidate.candidate_id not in self._digests:
-                digest = self._digests[candidate.candidate_id] = self._digest(candidate.candidate_id)
-                if digest is not None:
-                    place = (candidate.generation, candidate.index, candidate.candidate_id)
-                    self._firsts[digest] = min(self._firsts.get(digest, place), place)
         found = {}
         for candidate in candidates:
-            digest = self._digests[candidate.candidate_id]
-            if digest is not None and self._firsts[digest][2] != candidate.candidate_id:
-                found[candidate.candidate_id] = self._firsts[digest][2]
+            digest = self._digest(candidate.candidate_id) if candidate.status in _ADMITTED else None
+            if digest is not None:
+                first = self._firsts.setdefault(digest, candidate.candidate_id)
+                if first != candidate.candidate_id:
+                    found[candidate.candidate_id] = first
         return found
 
-    def _digest(self, name: str) -> str | None:
+    def _digest(self, name: str) -> bytes | None:
         graph = stored_graph(self._folder, name)
         try:
-            return None if graph is None else read_graph(graph).sha256()
+            return None if graph is None else bytes.fromhex(read_graph(graph).sha256())
         except GraphError:
             return None  # damaged: the training traces the program again, and no twin is known
 

@@ -130,7 +130,7 @@ def extract(reply: str) -> RewardSource:
     if len(reply) > MAX_REPLY_CHARS:
         message = f"the reply has {len(reply)} characters; the limit is {MAX_REPLY_CHARS}."
         raise ExtractionError("too_long", message)
-    answer = _without_thoughts(_LINE_END.sub("\n", reply).replace("\ufeff", ""))
+    answer = _answer(reply)
     blocks = _unfold(_fenced_blocks(answer))
     if blocks:
         return _from_blocks(blocks)
@@ -140,6 +140,20 @@ def extract(reply: str) -> RewardSource:
     if len(_UNPRINTABLE.findall(answer)) > MAX_UNPRINTABLE * len(answer):
         raise ExtractionError("not_text", f"the reply is no text: it holds mostly unprintable characters; {_WANTED}.")
     return _from_plain_text(answer)
+
+
+def reads_as_whole(reply: str) -> bool:
+    """Whether a reply holds one program and no fence that is still open; if not, the rest of it may be on its way."""
+    try:
+        extract(reply)
+    except ExtractionError:
+        return False
+    return all(block.closed for block in _fenced_blocks(_answer(reply)))
+
+
+def _answer(reply: str) -> str:
+    """A reply without its thoughts, with plain line ends."""
+    return _without_thoughts(_LINE_END.sub("\n", reply).replace("\ufeff", ""))
 
 
 def _without_thoughts(text: str) -> str:

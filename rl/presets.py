@@ -63,4 +63,93 @@ PRESETS: dict[str, Mapping[str, Any]] = {
             "desired_kl": 0.016,
         },
     },
+    # A clipped action of 1 is twice legged_gym's, so that noise of 0.5 explores as its 1.0 does. 24 steps as there:
+    # 0.5 s, or about one stride. The physics takes most of the time, so that samples are used four times.
+    "anymal-velocity": {
+        "num_envs": 512,
+        "steps_per_env": 24,
+        "iterations": 800,
+        "save_interval": 50,
+        "ppo": {
+            "num_learning_epochs": 4,
+            "hidden_dims": (128, 64),
+            "gamma": 0.99,
+            "init_noise_std": 0.5,
+            "entropy_coef": 0.002,
+        },
+    },
+    # As above; mjlab's G1 takes 3000 iterations of 98,304 steps, so that these are a beginning.
+    "g1-velocity": {
+        "num_envs": 512,
+        "steps_per_env": 24,
+        "iterations": 1500,
+        "save_interval": 50,
+        "ppo": {
+            "num_learning_epochs": 4,
+            "hidden_dims": (256, 128),
+            "gamma": 0.99,
+            "init_noise_std": 0.5,
+            "entropy_coef": 0.002,
+        },
+    },
+    "franka-cabinet": {
+        "num_envs": 512,
+        "steps_per_env": 16,
+        "iterations": 1000,
+        "save_interval": 100,
+        "ppo": {
+            "num_learning_epochs": 2,
+            "hidden_dims": (128, 64),
+            "gamma": 0.99,
+            "init_noise_std": 0.6,
+            "desired_kl": 0.016,
+        },
+    },
+    # The quadcopter's, see there.
+    "x2-hover": {
+        "num_envs": 256,
+        "steps_per_env": 32,
+        "iterations": 120,
+        "ppo": {"hidden_dims": (64, 64), "gamma": 0.99, "lam": 0.99},
+    },
+    # KL as IsaacGymEnvs' hands; more worlds than elsewhere, since starts and goals are random orientations.
+    "allegro-reorient": {
+        "num_envs": 1024,
+        "steps_per_env": 32,
+        "iterations": 900,
+        "save_interval": 100,
+        "ppo": {
+            "num_learning_epochs": 3,
+            "hidden_dims": (256, 128),
+            "gamma": 0.99,
+            "init_noise_std": 0.5,
+            "desired_kl": 0.016,
+        },
+    },
+    "shadow-reorient": {
+        "num_envs": 1024,
+        "steps_per_env": 32,
+        "iterations": 900,
+        "save_interval": 100,
+        "ppo": {
+            "num_learning_epochs": 3,
+            "hidden_dims": (256, 128),
+            "gamma": 0.99,
+            "init_noise_std": 0.5,
+            "desired_kl": 0.016,
+        },
+    },
+    "shadow-pen-spin": {
+        "num_envs": 1024,
+        "steps_per_env": 32,
+        "iterations": 600,
+        "save_interval": 100,
+        "ppo": {
+            "num_learning_epochs": 3,
+            "hidden_dims": (256, 128),
+            "gamma": 0.99,
+            "init_noise_std": 0.5,
+            "desired_kl": 0.016,
+        },
+    },
 }

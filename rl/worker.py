@@ -186,10 +186,12 @@ def _confine(request: TrainRequest, run_dir: Path) -> None:
 def _files_of(reference: str) -> list[Path]:
     """What a task reads besides the libraries."""
     from tasks import registry
+    from tasks.robots.menagerie import robot_folder
 
     task = registry.make(reference)
     own = [path for path in (registry.user_file(task), task.xml) if isinstance(path, Path)]
-    return [entry for path in own for entry in _beside(path)]
+    robot = [robot_folder(task.robot)] if task.robot else []
+    return [*robot, *(entry for path in own for entry in _beside(path))]
 
 
 def _beside(file: Path) -> Iterator[Path]:

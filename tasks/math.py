@@ -6,6 +6,8 @@ kinematics for the error-state Kalman filter", arXiv:1711.02508, sections 1 and 
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -57,10 +59,55 @@ def quat_axis(q: Tensor, axis: int) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
+def quat_to_matrix(q: Tensor) -> Tensor:
+    """Rotation matrix from body to world of a unit quaternion. (..., 4) -> (..., 3, 3).
+
+    Columns are the body's axes in the world, rows the world's axes in the body. A handful of operations, where
+    `quat_axis` and `quat_rotate` take a dozen each.
+    """
+    a, b, c, d, ab_weight, cd_weight, identity = _matrix_terms(q.device, q.dtype)
+    ab = q.index_select(-1, a) * q.index_select(-1, b)
+    cd = q.index_select(-1, c) * q.index_select(-1, d)
+    return identity.addcmul(ab, ab_weight).addcmul(cd, cd_weight).unflatten(-1, (3, 3))
+
+
+def matrix_rotate_inverse(m: Tensor, v: Tensor) -> Tensor:
+    """Rotate v from the world into the body frame of the rotation matrix m. (..., 3, 3), (..., 3) -> (..., 3)."""
+    x, y, z = v.split(1, dim=-1)
+    return (x * m[..., 0, :]).addcmul(y, m[..., 1, :]).addcmul(z, m[..., 2, :])
+
+
+_MATRIX_ENTRIES = (
+    ("yy", -2, "zz", -2), ("xy", 2, "wz", -2), ("xz", 2, "wy", 2),
+    ("xy", 2, "wz", 2), ("xx", -2, "zz", -2), ("yz", 2, "wx", -2),
+    ("xz", 2, "wy", -2), ("yz", 2, "wx", 2), ("xx", -2, "yy", -2),
+)  # fmt: skip
+"""Rotation matrix minus identity, row by row: each entry is two weighted products of components."""
+
+
+@functools.cache
+def _matrix_terms(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """`_MATRIX_ENTRIES` as tensors (9,): the components' places, four of them, two weights; and the identity."""
+    places = [
+        torch.tensor(["wxyz".index(entry[product][factor]) for entry in _MATRIX_ENTRIES], device=device)
+        for product, factor in ((0, 0), (0, 1), (2, 0), (2, 1))
+    ]
+    weights = [torch.tensor([entry[k] for entry in _MATRIX_ENTRIES], dtype=dtype, device=device) for k in (1, 3)]
+    return (*places, *weights, torch.eye(3, dtype=dtype, device=device).flatten())
+
+
 def quat_yaw(q: Tensor) -> Tensor:
     """Heading angle about world z, rad, in (-pi, pi]. (..., 4) -> (...,)."""
     w, x, y, z = q.unbind(dim=-1)
     return torch.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+
+
+def quat_to_rotation_vector(q: Tensor) -> Tensor:
+    """Axis times angle in rad of a unit quaternion's rotation, the shorter way round: (..., 4) -> (..., 3)."""
+    sine = torch.linalg.norm(q[..., 1:], dim=-1, keepdim=True).clamp(max=1.0)
+    # angle / sine tends to 2 where both vanish.
+    scale = torch.where(sine > 1e-6, 2.0 * torch.asin(sine) / sine.clamp(min=1e-6), 2.0)
+    return torch.where(q[..., :1] < 0.0, -1.0, 1.0) * scale * q[..., 1:]
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:

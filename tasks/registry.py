@@ -27,6 +27,13 @@ _BUILT_IN: dict[str, str] = {
     "quadcopter-hover": "tasks.classic.quadcopter:QuadcopterHover",
     "ant-run": "tasks.locomotion.ant:AntRun",
     "humanoid-run": "tasks.locomotion.humanoid:HumanoidRun",
+    "anymal-velocity": "tasks.locomotion.anymal_velocity:AnymalVelocity",
+    "g1-velocity": "tasks.locomotion.g1_velocity:G1Velocity",
+    "x2-hover": "tasks.classic.quadcopter:X2Hover",
+    "franka-cabinet": "tasks.manipulation.franka_cabinet:FrankaCabinet",
+    "allegro-reorient": "tasks.dexterous.allegro_reorient:AllegroReorient",
+    "shadow-reorient": "tasks.dexterous.shadow_reorient:ShadowReorient",
+    "shadow-pen-spin": "tasks.dexterous.shadow_pen_spin:ShadowPenSpin",
 }
 _registered: dict[str, str] = dict(_BUILT_IN)
 

@@ -1,8 +1,8 @@
 """The source of a task as a reward designer may read it: without fitness, training settings or comments.
 
 What goes: every function, class variable or module constant whose name starts with `fitness` (any case, leading
-underscores ignored), the `training` mapping, and every constant or function, of the module or of a task's class,
-that is then used nowhere and is no part of the contract of `tasks.task.Task`.
+underscores ignored), the `training` mapping, how videos are drawn, and every constant or function, of the module or of
+a task's class, that is then used nowhere and is no part of the contract of `tasks.task.Task`.
 What stays is re-printed from the syntax tree, so comments cannot leak what the code no longer says.
 """
 
@@ -12,40 +12,66 @@ import ast
 import inspect
 from collections import Counter
 from collections.abc import Iterator
+from types import ModuleType
 
 from tasks.task import Task
 
+_NOT_TOLD = ("training", "build_visual_model", "visual_qpos")
+
 
 def designer_source(task: Task) -> str:
-    """Source of the task's module for a prompt: the task's class and what it uses.
+    """Source of a task for a prompt: its class, base classes that are tasks themselves, and what they use.
 
-    Other task classes of the same file are left out. Raises OSError if the source is not available.
+    Base classes below `Task` are shown before it, those of other files with what they use there. Other task classes of
+    these files are left out. Raises OSError if the source is not available.
     """
     cls = type(task)
-    module = inspect.getmodule(cls)
-    if module is None:
-        raise OSError(f"no source for task class {cls.__name__}")
-    tree = ast.parse(inspect.getsource(module))
-    # First: once an assignment is gone, the string below it may look like the docstring of the class.
-    _drop_attribute_docstrings(tree)
-    bases = {base.__name__ for base in cls.__mro__}
-    body = [
-        node
-        for node in tree.body
-        if not isinstance(node, ast.ClassDef) or node.name in bases or not _is_task(node, module)
-    ]
-    tree.body = [node for node in body if not _is_hidden(node)]
-    tasks = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_task(node, module)]
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            node.body = [member for member in node.body if not _is_hidden(member)]
-    contract = {name for base in cls.__mro__ if inspect.getmodule(base) is not module for name in _declared(base)}
+    bases = [base for base in reversed(cls.__mro__) if issubclass(base, Task) and base is not Task]
+    modules = list(dict.fromkeys(inspect.getmodule(base) for base in bases))
+    tree = ast.Module(body=[], type_ignores=[])
+    for module in modules:
+        if module is None:
+            raise OSError(f"no source for task class {cls.__name__}")
+        tree.body += _open_statements(module, {base.__name__ for base in bases})
+    _drop_repeated_imports(tree)
+    shown = {base.__name__ for base in bases}
+    tasks = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in shown]
+    contract = {name for base in cls.__mro__ if inspect.getmodule(base) not in modules for name in _declared(base)}
     _drop_unused_members(tree, tasks, contract)
     _drop_unused(tree, keep=cls.__name__)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             node.body = node.body or [ast.Pass()]
     return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _open_statements(module: ModuleType, shown: set[str]) -> list[ast.stmt]:
+    """A module's statements without what is hidden and without task classes other than those `shown`."""
+    tree = ast.parse(inspect.getsource(module))
+    # First: once an assignment is gone, the string below it may look like the docstring of the class.
+    _drop_attribute_docstrings(tree)
+    body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.ClassDef) and node.name not in shown and _is_task(node, module))
+        and not _is_hidden(node)
+    ]
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            node.body = [member for member in node.body if not _is_hidden(member)]
+    return body
+
+
+def _drop_repeated_imports(tree: ast.Module) -> None:
+    """Each import once, though every file has its own."""
+    seen: set[str] = set()
+    kept = []
+    for node in tree.body:
+        text = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
+        if not text or text not in seen:
+            kept.append(node)
+        seen.add(text)
+    tree.body = kept
 
 
 def _is_task(node: ast.ClassDef, module: object) -> bool:
@@ -67,7 +93,7 @@ def _bound_names(node: ast.stmt) -> list[str]:
 
 def _is_hidden(node: ast.stmt) -> bool:
     names = [name.lower().lstrip("_") for name in _bound_names(node)]
-    return any(name.startswith("fitness") or name == "training" for name in names)
+    return any(name.startswith("fitness") or name in _NOT_TOLD for name in names)
 
 
 def _drop_attribute_docstrings(tree: ast.Module) -> None:

@@ -42,8 +42,10 @@ class Task:
     """One sentence, in words, of what to achieve: all that a designer is told of the goal."""
     action_doc: ClassVar[str]
     """What each action dimension does, its range and unit."""
-    xml: ClassVar[str | Path]
-    """The model: MJCF text, or the path of an .xml file."""
+    xml: ClassVar[str | Path] = ""
+    """The model: MJCF text, or the path of an .xml file. Empty where `build_model` makes the model otherwise."""
+    robot: ClassVar[str | None] = None
+    """Menagerie robot the model is made of; it is downloaded when a model is built (`tasks.robots.menagerie`)."""
     control_dt_s: ClassVar[float] = 0.02
     """Control period, a whole number of the model's timesteps."""
     episode_length_s: ClassVar[float] = 10.0
@@ -117,8 +119,10 @@ class Task:
 
     def act(self, sim: Simulation, actions: Tensor) -> None:
         """Apply actions (N, A) in [-1, 1]. Here: mapped linearly onto each actuator's control range."""
-        low, high = self._ctrl_range(sim)
-        sim.set_ctrl(low + 0.5 * (actions + 1.0) * (high - low))
+        if "_ctrl_centre" not in sim.constants:
+            low, high = self._ctrl_range(sim)
+            sim.constants["_ctrl_centre"], sim.constants["_ctrl_half"] = 0.5 * (low + high), 0.5 * (high - low)
+        sim.set_ctrl(torch.addcmul(sim.constants["_ctrl_centre"], actions, sim.constants["_ctrl_half"]))
 
     def signals(self, sim: SimulationState) -> Signals:
         """The tensors of `signal_table` for the present state. Reads only: `sim` may be some worlds of many."""
@@ -149,8 +153,8 @@ class Task:
         raise NotImplementedError
 
     @staticmethod
-    def _ctrl_range(sim: Simulation) -> tuple[Tensor, Tensor]:
-        """Actuators' control ranges (A,), (A,), kept among the simulation's constants."""
+    def _ctrl_range(sim: SimulationState) -> tuple[Tensor, Tensor]:
+        """Actuators' control ranges, low (A,) and high (A,), kept among the simulation's constants."""
         if "_ctrl_low" not in sim.constants:
             limits = torch.tensor(sim.model.actuator_ctrlrange, dtype=torch.float32, device=sim.device)
             sim.constants["_ctrl_low"], sim.constants["_ctrl_high"] = limits[:, 0].clone(), limits[:, 1].clone()
@@ -164,9 +168,11 @@ def check_task(task: Task) -> None:
         UserError: a class variable is missing or has a wrong value; the line names it.
     """
     kind = type(task).__name__
-    for field in ("name", "instruction", "action_doc", "xml", "signal_table", "fitness_unit", "fitness_doc"):
+    for field in ("name", "instruction", "action_doc", "signal_table", "fitness_unit", "fitness_doc"):
         if not hasattr(task, field):
             raise UserError(f"task class {kind} does not set '{field}'; see the contract in tasks/task.py.")
+    if not task.xml and type(task).build_model is Task.build_model:
+        raise UserError(f"task class {kind} does not set 'xml', nor does it define build_model(); see tasks/task.py.")
     for method in ("reset", "signals", "observe", "terminate", "fitness"):
         if getattr(type(task), method) is getattr(Task, method):
             raise UserError(f"task class {kind} does not define {method}(); see the contract in tasks/task.py.")

@@ -55,7 +55,7 @@ def walk(tmp_path_factory) -> Walk:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         printed[command] = done.stdout

@@ -29,6 +29,7 @@ IMPORT_DOORS = {
     "mujoco_warp": ("tasks/sim_warp.py",),
     "warp": ("tasks/sim_warp.py",),
     "isaaclab": ("tasks/isaaclab.py",),
+    "mujoco_menagerie": ("tasks/robots/menagerie.py",),
     "subprocess": ("rewards/sandbox.py", "rewards/probe.py", "eureka/executors/"),
     "rsl_rl": ("rl/",),
     "ray": ("eureka/executors/ray_cluster.py",),

@@ -11,12 +11,12 @@ from eureka.archive import Archive
 from eureka.designers.base import DesignerConfig
 from eureka.designers.create import create
 from eureka.designers.replay import read_replies
-from eureka.executors.local import LocalExecutor
 from eureka.search import run_search
 from eureka.search_config import SearchConfig, start_folder
 from rewards.gate import admit_many
 from tasks.env import sample_signals
 from tasks.registry import make
+from tests.eureka.in_process import InProcessExecutor
 
 RECORDED = Path(__file__).parents[1] / "examples" / "recorded"
 NAMES = ("ant-run", "quadcopter-hover")
@@ -52,7 +52,7 @@ def test_a_recording_is_replayed(tmp_path):
     folder = start_folder(config, tmp_path / "replayed")
     designer = create(config.designer, search_dir=folder, task_name=name)
     designer.check()
-    run_search(folder, config, designer, LocalExecutor(2, 1))
+    run_search(folder, config, designer, InProcessExecutor())
     archive = Archive(folder / "search.db", create=False)
     recorded = read_replies(RECORDED / name)
     for candidate in archive.candidates():

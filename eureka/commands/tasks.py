@@ -12,6 +12,7 @@ import tyro
 from tasks import registry
 from tasks.env import make_env
 from tasks.errors import UserError
+from tasks.robots.menagerie import missing_reason
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Tasks:
     """Print JSON instead of a table."""
 
     def run(self) -> int:
-        """Print the list; a task that cannot be built is listed with the reason."""
+        """Print the list; a task that cannot be built is listed with the reason. Robots that are not here are not
+        downloaded for it."""
         rows = [_describe(name) for name in registry.names()]
         if self.json:
             print(json.dumps(rows, indent=1))
@@ -69,6 +71,9 @@ class Show:
 def _describe(name: str) -> dict[str, Any]:
     try:
         task = registry.make(name)
+        reason = missing_reason(task.robot) if task.robot else None
+        if reason:
+            return {"name": name, "error": reason}
         env = make_env(task, 1, num_threads=1)
     except UserError as error:
         return {"name": name, "error": str(error)}

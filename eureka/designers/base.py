@@ -49,7 +49,8 @@ class DesignContext:
         instruction: what the robot shall do, in words.
         signal_table: the signals a program may take.
         signal_scales: signal name -> standard deviation of each dimension over sampled states, in its unit.
-        history: every candidate of earlier generations, failures included.
+        history: the candidates of earlier generations, failures included; of a long search the best and the newest
+            failures (`eureka.archive.HISTORY`).
         best: the best candidate so far, by held-out fitness.
         best_components: component name -> {"mean", "min", "max", ...} at the end of the best's training.
         generation, index: which sample is asked for; generations count from 1.
@@ -242,6 +243,8 @@ class DesignerConfig:
     """Recorded search for the replay designer: an exported folder, or a search folder with its search.db."""
     manual_poll_s: float = 1.0
     """Seconds between two looks for reply files of the manual designer."""
+    manual_settle_s: float = 3.0
+    """Seconds a reply file has to stay unchanged before it is read; ten times that while it holds no whole program."""
     manual_timeout_s: float | None = None
     """Seconds the manual designer waits for replies; forever when not given."""
     manual_paste: bool = False

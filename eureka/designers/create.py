@@ -78,6 +78,7 @@ def _check(config: DesignerConfig) -> None:
         "--request-timeout-s": config.request_timeout_s,
         "--ask-deadline-s": config.ask_deadline_s,
         "--manual-poll-s": config.manual_poll_s,
+        "--manual-settle-s": config.manual_settle_s,
         "--max-tokens-total": config.max_tokens_total,
         "--max-reply-tokens": config.max_reply_tokens,
         "--manual-timeout-s": config.manual_timeout_s,

@@ -1,8 +1,9 @@
 """Rewards written in any chat window: prompts out as files, replies in as files or pasted into the terminal.
 
-For each ask `<search>/manual/<ask_id>.prompt.md` is written and `<ask_id>.reply.md` is awaited. A reply
-counts once it is not empty and its size and time have not changed between two looks, so that a file being
-saved is not read half. Reply files that are there already count, so a search can be stopped and resumed."""
+For each ask `<search>/manual/<ask_id>.prompt.md` is written and `<ask_id>.reply.md` is awaited. A reply counts once its
+file has stood still for `manual_settle_s`, or ten times that where it does not read as whole (no program yet, or a
+code fence that is still open): what is being saved, pasted or copied is not read half. Reply files that are there
+already count, so a search can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -11,23 +12,39 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from eureka.designers.base import Ask, DesignerConfig, DesignerStopped, Reply
 from eureka.prompts import as_markdown
+from rewards.source import reads_as_whole
 from rl.record import write_atomic
 from tasks.errors import UserError
 
 END = "END"
+UNFINISHED = 10.0
+"""A reply that does not read as whole has to stand still so many times longer."""
 HEADER = "<!-- Paste what follows into a chat window; save the whole answer as {reply} in this folder. -->\n\n"
+
+
+@dataclass
+class _Seen:
+    """A reply's file at the last look."""
+
+    mark: tuple[int, int, int]
+    """Size, time and number: of a file that is saved anew by another name, the number changes."""
+    still_s: float
+    """For how long it has been so."""
+    told: bool = False
+    """Whether the person knows that it is waited for."""
 
 
 class ManualDesigner:
     """Waits for a person.
 
     Args:
-        config: poll interval, timeout, and whether replies are pasted.
+        config: poll interval, how long a file has to stand still, timeout, and whether replies are pasted.
         search_dir: the search's folder.
         say: takes one line for the person at the terminal.
         terminal: where pasted replies come from; the standard input when not given.
@@ -47,6 +64,9 @@ class ManualDesigner:
         self.folder = Path(search_dir) / "manual"
         self._say = say
         self._terminal = terminal if terminal is not None else sys.stdin
+        self._seen: dict[str, _Seen] = {}
+        self._taken: set[str] = set()  # pasted replies: whole, whatever they hold
+        self._looked_s = 0.0
 
     def check(self) -> None:
         """Makes the folder.
@@ -72,8 +92,9 @@ class ManualDesigner:
         waiting = {ask.ask_id: ask for ask in asks}
         for ask in asks:
             self._write_prompt(ask)
-        seen: dict[str, tuple[int, int]] = {}
-        self._deliver(waiting, seen, on_reply, started, first=True)
+        self._seen.clear()
+        self._looked_s = started
+        self._deliver(waiting, on_reply, started, first=True)
         if not waiting:
             return
         pasted: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -88,7 +109,7 @@ class ManualDesigner:
                     "and go on with --resume, or raise --manual-timeout-s."
                 )
             self._take_pasted(pasted, waiting)
-            self._deliver(waiting, seen, on_reply, started)
+            self._deliver(waiting, on_reply, started)
             if waiting:
                 time.sleep(self.config.manual_poll_s)
 
@@ -109,31 +130,48 @@ class ManualDesigner:
         self._say(line)
 
     def _deliver(
-        self,
-        waiting: dict[str, Ask],
-        seen: dict[str, tuple[int, int]],
-        on_reply: Callable[[Reply], None],
-        started: float,
-        *,
-        first: bool = False,
+        self, waiting: dict[str, Ask], on_reply: Callable[[Reply], None], started: float, *, first: bool = False
     ) -> None:
-        """Delivers replies whose file is as it was at the last look.
-
-        At the first look a file last changed more than two polls ago counts at once.
-        """
+        """Delivers the replies whose files are finished."""
+        now = time.monotonic()
+        # More than two polls count as two: a machine that was frozen may have frozen who writes, too.
+        since_s, self._looked_s = min(now - self._looked_s, 2 * self.config.manual_poll_s), now
         for ask_id in list(waiting):
-            try:
-                status = self.reply_path(ask_id).stat()
-            except FileNotFoundError:
-                continue  # not written yet
-            mark = (status.st_size, status.st_mtime_ns)
-            old = first and time.time() - status.st_mtime > 2 * self.config.manual_poll_s
-            if status.st_size > 0 and (old or seen.get(ask_id) == mark):
-                text = self.reply_path(ask_id).read_text(encoding="utf-8", errors="replace")
-                if text.strip():
-                    del waiting[ask_id]
-                    on_reply(Reply(ask_id, text, "ok", model="manual", latency_s=time.monotonic() - started))
-            seen[ask_id] = mark
+            text = self._finished(ask_id, since_s, first)
+            if text is not None:
+                del waiting[ask_id]
+                on_reply(Reply(ask_id, text, "ok", model="manual", latency_s=time.monotonic() - started))
+
+    def _finished(self, ask_id: str, since_s: float, first: bool) -> str | None:
+        """The text of a reply whose file nobody writes any more; None where there is none yet.
+
+        At the first look the time since a file was last changed counts as time that it has stood still.
+        """
+        path = self.reply_path(ask_id)
+        mark = _mark(path)
+        if mark is None:
+            self._seen.pop(ask_id, None)
+            return None
+        seen = self._seen.get(ask_id)
+        if seen is None or seen.mark != mark:
+            seen = self._seen[ask_id] = _Seen(mark, time.time() - mark[1] / 1e9 if first else 0.0)
+        else:
+            seen.still_s += since_s
+        pasted, settle_s = ask_id in self._taken, self.config.manual_settle_s
+        if seen.still_s < settle_s and not pasted:
+            return None
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if not text.strip() or _mark(path) != mark:
+            return None
+        if pasted or seen.still_s >= UNFINISHED * settle_s or reads_as_whole(text):
+            return text
+        if not seen.told:
+            seen.told = True
+            self._say(
+                f"{path.name} holds no whole program: it is taken as it is once it has not changed for "
+                f"{UNFINISHED * settle_s:g} s."
+            )
+        return None
 
     def _take_pasted(self, pasted: queue.SimpleQueue[str | None], waiting: dict[str, Ask]) -> None:
         """Stores a pasted reply as the file of the first open ask; from there it goes as all files go.
@@ -153,7 +191,17 @@ class ManualDesigner:
         if not text.strip():
             return
         write_atomic(self.reply_path(open_asks[0]), text.encode())
+        self._taken.add(open_asks[0])
         self._say(f"Took the reply to {open_asks[0]}." + (f" Next: {open_asks[1]}." if len(open_asks) > 1 else ""))
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """Size, time and number of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _paste(terminal: TextIO, pasted: queue.SimpleQueue[str | None]) -> None:

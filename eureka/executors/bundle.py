@@ -82,6 +82,8 @@ def _referred_to(xml: str | Path, folder: Path) -> Iterable[str]:
     """The files that a model in a bundle needs; a model that is text has none to bring."""
     if isinstance(xml, Path):
         return mujoco.mju_getXMLDependencies(str(xml))
+    if not xml:
+        return []  # made of a robot, which the other machine has or downloads
     text = folder / "model-as-text.xml"
     text.write_text(xml, encoding="utf-8")
     own = os.path.abspath(text)

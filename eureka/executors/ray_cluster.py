@@ -89,8 +89,12 @@ class Cluster:
                 _reachable(address)
             with _signals_kept():
                 self.ray.init(**options)
-        except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
+        except Exception as error:
             self.close()
+            # Ray raises a bare Exception where its node has not come up within 30 s, as on a machine that is very busy.
+            known = (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError)
+            if type(error) is not Exception and not isinstance(error, known):
+                raise
             reason = " ".join(str(error).split())
             where = "no Ray cluster could be started here" if address is None else f"no Ray cluster at {address}"
             way = f"unset {ADDRESS_VARIABLE}, or name one that runs ({ADDRESS_VARIABLE}, RAY_AUTH_TOKEN_PATH)"

@@ -1,22 +1,30 @@
-"""A quadcopter with four thrust motors that flies to a fixed point and stays there.
+"""A quadcopter with four thrust motors that flies to a fixed point and stays there: one of our own, and Skydio's X2.
 
 Mass, layout and thrust and their sources stand in quadcopter.xml. Unlike IsaacGymEnvs' Quadcopter its rotors do not
 tilt. Start position, target and limits are that task's; the start's tilt and velocities are added here, so that
 constant hover thrust drifts away.
 
-Does not model: air drag, rotor spin-up, sensor noise.
-Axes: N worlds, 4 actions in the order rear right, rear left, front left, front right. Body x is forward, y left, z up.
+`QuadcopterHover` does not model: air drag, rotor spin-up, sensor noise. `X2Hover` is the same task on the X2 as
+Menagerie ships it (`tasks.robots.x2`), drag included. Its left rotors turn one way and its right rotors the other, so
+that roll and yaw cannot be set apart: a roll brings a small yaw with it.
+Axes: N worlds, 4 actions in the order rear right, rear left, front left, front right. Body x is forward, y left, z
+up.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import torch
 from torch import Tensor
 
 from tasks.math import quat_axis, quat_from_axis_angle, quat_multiply, quat_rotate_inverse, uniform
+from tasks.robots import x2
+from tasks.robots.edit import compile_spec
+from tasks.scene import furnish
 from tasks.signals import Signal, Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
@@ -133,3 +141,53 @@ class QuadcopterHover(Task):
     def fitness(self, signals: Signals) -> Tensor:
         """Minus the distance to the target."""
         return -signals["target_distance"][:, 0]
+
+
+class X2Hover(QuadcopterHover):
+    """The same with Skydio's X2."""
+
+    name = "x2-hover"
+    instruction = "make the Skydio X2 reach and hover near a fixed position"
+    action_doc = (
+        "4 rotor thrusts, each in [-1, 1] (values outside are clipped): -1 is no thrust, 0 a quarter of the weight "
+        "(all four at 0 hover when level), 1 half the weight (6.5 N). Order: rear right, rear left, front left, front "
+        "right. More thrust on the right pushes the yaw rate down, on the left up, 0.02 N m per N."
+    )
+    xml = ""
+    robot = x2.ROBOT
+    signal_table = SignalTable(
+        replace(signal, doc="the X2's own frame, 5 cm below its centre of mass; z is the height above the floor")
+        if signal.name == "position_w"
+        else replace(signal, doc="velocity of that frame")
+        if signal.name == "linear_velocity_w"
+        else signal
+        for signal in QuadcopterHover.signal_table
+    )
+
+    def build_model(self) -> mujoco.MjModel:
+        """The X2's training model. Raises UserError where the robot cannot be had."""
+        return compile_spec(_x2_scene(x2.training_spec()), self.name)
+
+    def build_visual_model(self) -> mujoco.MjModel:
+        """The X2 as shipped."""
+        return compile_spec(_x2_scene(x2.visual_spec()), self.name)
+
+    def act(self, sim: Simulation, actions: Tensor) -> None:
+        """Around the thrust that holds the weight; the motors could do twice as much."""
+        hover_n = float(sim.model.body_mass.sum()) * -float(sim.model.opt.gravity[2]) / 4
+        sim.set_ctrl(hover_n * (1.0 + actions))
+
+
+def _x2_scene(spec: mujoco.MjSpec) -> mujoco.MjSpec:
+    """Add a picture of the target, light, ground and a camera to the X2."""
+    furnish(spec, camera="front", position=(0.0, -3.6, 1.9), target=(0.0, 0.0, 1.15))
+    spec.worldbody.add_geom(
+        name="target",
+        type=mujoco.mjtGeom.mjGEOM_SPHERE,
+        size=[0.07, 0.0, 0.0],
+        pos=list(TARGET_POSITION_M),
+        rgba=[0.35, 0.80, 0.42, 0.45],
+        contype=0,
+        conaffinity=0,
+    )
+    return spec

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasks.math import quat_axis, quat_rotate_inverse, uniform
+from tasks.math import matrix_rotate_inverse, quat_to_matrix, uniform
 from tasks.signals import Signal, Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
@@ -34,8 +34,8 @@ JOINT_RANGE_RAD = torch.tensor([[math.radians(-40), math.radians(40)], [math.rad
     4, 1
 )
 """Lower and upper limit of each joint (8, 2), as in ant.xml."""
-WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
-WORLD_FORWARD = torch.tensor([1.0, 0.0, 0.0])
+JOINT_CENTRE_RAD = JOINT_RANGE_RAD.mean(dim=1)
+JOINT_HALF_RAD = 0.5 * (JOINT_RANGE_RAD[:, 1] - JOINT_RANGE_RAD[:, 0])
 
 
 class AntRun(Task):
@@ -138,17 +138,17 @@ class AntRun(Task):
         body frame."""
         qpos, qvel = sim.qpos, sim.qvel
         orientation, velocity_w, joint_pos = qpos[:, 3:7], qvel[:, :3], qpos[:, 7:]
-        low, high = JOINT_RANGE_RAD[:, 0], JOINT_RANGE_RAD[:, 1]
+        body_to_world = quat_to_matrix(orientation)  # (N, 3, 3); its columns are the torso's axes in the world
         return {
             "torso_position_w": qpos[:, :3],
             "torso_orientation_w": orientation,
-            "up_axis_w": quat_axis(orientation, 2),
-            "forward_axis_w": quat_axis(orientation, 0),
+            "up_axis_w": body_to_world[:, :, 2],
+            "forward_axis_w": body_to_world[:, :, 0],
             "torso_linear_velocity_w": velocity_w,
-            "torso_linear_velocity_b": quat_rotate_inverse(orientation, velocity_w),
+            "torso_linear_velocity_b": matrix_rotate_inverse(body_to_world, velocity_w),
             "torso_angular_velocity_b": qvel[:, 3:6],
             "joint_pos": joint_pos,
-            "joint_pos_fraction": (2.0 * joint_pos - (low + high)) / (high - low),
+            "joint_pos_fraction": (joint_pos - JOINT_CENTRE_RAD) / JOINT_HALF_RAD,
             "joint_vel": qvel[:, 6:],
             "actions": sim.memory["actions"],
             "previous_actions": sim.memory["previous_actions"],
@@ -157,13 +157,13 @@ class AntRun(Task):
     def observe(self, signals: Signals) -> Tensor:
         """What the policy sees (N, 37): height, velocities, up and forward in the body frame, joints,
         actions."""
-        orientation = signals["torso_orientation_w"]
+        body_to_world = quat_to_matrix(signals["torso_orientation_w"])
         parts = [
             signals["torso_position_w"][:, 2:],
             signals["torso_linear_velocity_b"],
             signals["torso_angular_velocity_b"],
-            quat_rotate_inverse(orientation, WORLD_UP.expand(len(orientation), 3)),
-            quat_rotate_inverse(orientation, WORLD_FORWARD.expand(len(orientation), 3)),
+            body_to_world[:, 2],  # the world's up and forward in the body frame
+            body_to_world[:, 0],
             signals["joint_pos_fraction"],
             signals["joint_vel"],
             signals["actions"],

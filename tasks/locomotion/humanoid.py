@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasks.math import quat_axis, quat_rotate_inverse, uniform
+from tasks.math import matrix_rotate_inverse, quat_to_matrix, uniform
 from tasks.signals import Signal, Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
@@ -34,11 +34,11 @@ JOINT_RANGE_RAD = torch.tensor(
     [[-45, 45], [-75, 30], [-35, 35], *LEG_RANGE_DEG, *LEG_RANGE_DEG, *ARM_RANGE_DEG, *ARM_RANGE_DEG]
 ) * (math.pi / 180.0)
 """Lower and upper limit of each joint (21, 2), as in humanoid.xml."""
+JOINT_CENTRE_RAD = JOINT_RANGE_RAD.mean(dim=1)
+JOINT_HALF_RAD = 0.5 * (JOINT_RANGE_RAD[:, 1] - JOINT_RANGE_RAD[:, 0])
 LEG_POSE_RAD = [0.0, 0.0, -0.2, 0.4, -0.2, 0.0]
 """Knees slightly bent, soles level."""
 START_POSE_RAD = torch.tensor([0.0, 0.0, 0.0, *LEG_POSE_RAD, *LEG_POSE_RAD, *[0.0] * 6])
-WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
-WORLD_FORWARD = torch.tensor([1.0, 0.0, 0.0])
 
 
 class HumanoidRun(Task):
@@ -134,17 +134,17 @@ class HumanoidRun(Task):
         body frame."""
         qpos, qvel = sim.qpos, sim.qvel
         orientation, velocity_w, joint_pos = qpos[:, 3:7], qvel[:, :3], qpos[:, 7:]
-        low, high = JOINT_RANGE_RAD[:, 0], JOINT_RANGE_RAD[:, 1]
+        body_to_world = quat_to_matrix(orientation)  # (N, 3, 3); its columns are the torso's axes in the world
         return {
             "torso_position_w": qpos[:, :3],
             "torso_orientation_w": orientation,
-            "up_axis_w": quat_axis(orientation, 2),
-            "forward_axis_w": quat_axis(orientation, 0),
+            "up_axis_w": body_to_world[:, :, 2],
+            "forward_axis_w": body_to_world[:, :, 0],
             "torso_linear_velocity_w": velocity_w,
-            "torso_linear_velocity_b": quat_rotate_inverse(orientation, velocity_w),
+            "torso_linear_velocity_b": matrix_rotate_inverse(body_to_world, velocity_w),
             "torso_angular_velocity_b": qvel[:, 3:6],
             "joint_pos": joint_pos,
-            "joint_pos_fraction": (2.0 * joint_pos - (low + high)) / (high - low),
+            "joint_pos_fraction": (joint_pos - JOINT_CENTRE_RAD) / JOINT_HALF_RAD,
             "joint_vel": qvel[:, 6:],
             "actions": sim.memory["actions"],
             "previous_actions": sim.memory["previous_actions"],
@@ -153,13 +153,13 @@ class HumanoidRun(Task):
     def observe(self, signals: Signals) -> Tensor:
         """What the policy sees (N, 76): height, velocities, up and forward in the body frame, joints,
         actions."""
-        orientation = signals["torso_orientation_w"]
+        body_to_world = quat_to_matrix(signals["torso_orientation_w"])
         parts = [
             signals["torso_position_w"][:, 2:],
             signals["torso_linear_velocity_b"],
             signals["torso_angular_velocity_b"],
-            quat_rotate_inverse(orientation, WORLD_UP.expand(len(orientation), 3)),
-            quat_rotate_inverse(orientation, WORLD_FORWARD.expand(len(orientation), 3)),
+            body_to_world[:, 2],  # the world's up and forward in the body frame
+            body_to_world[:, 0],
             signals["joint_pos"],
             signals["joint_vel"],
             signals["actions"],

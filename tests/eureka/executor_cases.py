@@ -23,6 +23,7 @@ from eureka.listener import Listener
 from eureka.training import Training, run_trainings
 from rl.config import config_for
 from rl.record import TrainRequest, write_request
+from tasks.errors import UserError
 from tasks.registry import make
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,18 @@ def executor(kind: str, slots: int = 2, command: tuple[str, ...] | None = FAKE, 
     from eureka.executors.ray import RayExecutor
 
     return RayExecutor(slots, 1, DEVICES, worker_command=command, **limits)
+
+
+def started(start: Callable[[], Any], tries: int = 3) -> Any:
+    """What `start` gives. A cluster that has not come up within Ray's own 30 s, on a machine that is very busy, is
+    started again."""
+    while True:
+        try:
+            return start()
+        except UserError as error:
+            tries -= 1
+            if not tries or "timed out during startup" not in str(error):
+                raise
 
 
 def request(run_id: str, log: Path, do: str, **more: Any) -> TrainRequest:
@@ -69,7 +82,7 @@ def starts(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def until(condition: Callable[[], Any], within_s: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], within_s: float = 180.0) -> Any:
     """The condition's value as soon as it is true."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
@@ -78,7 +91,7 @@ def until(condition: Callable[[], Any], within_s: float = 60.0) -> Any:
     return value
 
 
-def endings(running: Executor, count: int = 1, within_s: float = 60.0) -> dict[str, Ended]:
+def endings(running: Executor, count: int = 1, within_s: float = 180.0) -> dict[str, Ended]:
     """The next jobs that end, by id; each may end once."""
     found: dict[str, Ended] = {}
     deadline = time.monotonic() + within_s

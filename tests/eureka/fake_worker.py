@@ -107,7 +107,7 @@ def stop(folder: Path, request: dict, start: int) -> int:
 
 
 def slow(folder: Path, request: dict, start: int) -> int:
-    """Takes longer than the limit without progress, but moves."""
+    """Moves for four seconds."""
     for count in range(16):
         (folder / "progress").write_text(f"evaluation {count}")
         time.sleep(0.25)
@@ -119,6 +119,18 @@ def hog(folder: Path, request: dict, start: int) -> int:
     code = f"import time; held = bytearray({HOG_MB} * 2**20); held[::4096] = bytes(len(held[::4096])); time.sleep(120)"
     subprocess.run([sys.executable, "-c", code], check=False)
     return 1
+
+
+def sharing(folder: Path, request: dict, start: int) -> int:
+    """Holds memory that three children share; twice the limit of `hog` is resident in all of them together."""
+    held = bytearray(70 * 2**20)
+    held[::4096] = bytes(len(held[::4096]))
+    for _ in range(3):
+        if not os.fork():
+            time.sleep(_SLEEP_S)
+            os._exit(0)
+    time.sleep(1.5)
+    return finish(folder, request)
 
 
 def hog_itself(folder: Path, request: dict, start: int) -> int:
@@ -151,6 +163,7 @@ BEHAVIOURS = {
     "stop": stop,
     "slow": slow,
     "hog": hog,
+    "sharing": sharing,
     "hogitself": hog_itself,
     "fill": fill,
 }

@@ -7,9 +7,10 @@ result is a function of the request), and the gate's verdicts, which are a funct
 after the first search. What steps and missing guards need is patched in the forked process alone.
 
 An order is one line of JSON: folder, log, verdicts, and as wanted step and crossing (SIGKILL there), after_s and signal
-(sent by the parent), without (a guard to leave out), plain (a designer that stores no exchanges), clock_s (added to
-the system's clock, one after the other), fill (a folder whose disk is filled at the step
-instead), hold (stand still at the step until a second search, with after_hold, has ended). The answer is one line: status (of the process, negative: a signal), wall_s.
+(sent by the parent, after the start or after the log holds the text `once`), without (a guard to leave out), plain (a
+designer that stores no exchanges), clock_s (added to the system's clock, one after the other), fill (a folder whose disk
+is filled at the step instead), hold (stand still at the step until a second search, with after_hold, has ended). The
+answer is one line: status (of the process, negative: a signal), wall_s.
 """
 
 from __future__ import annotations
@@ -502,11 +503,13 @@ def _child(order: dict[str, Any]) -> int:
 
 def _wait(pid: int, order: dict[str, Any]) -> int:
     if "after_s" in order:
-        deadline = time.monotonic() + order["after_s"]
-        while time.monotonic() < deadline:
+        deadline = None if "once" in order else time.monotonic() + order["after_s"]
+        while deadline is None or time.monotonic() < deadline:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
+            if deadline is None and order["once"] in Path(order["log"]).read_text():
+                deadline = time.monotonic() + order["after_s"]
             time.sleep(0.002)
         os.kill(pid, order.get("signal", signal.SIGKILL))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

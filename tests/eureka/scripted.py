@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from eureka.archive import Archive
 from eureka.designers.base import Ask, DesignerConfig, Reply
 from eureka.executors.local import LocalExecutor
 from eureka.listener import Listener
@@ -115,6 +116,26 @@ def slider_config(**changes) -> SearchConfig:
         "designer": DesignerConfig(designer="evolution"),
     }
     return SearchConfig(**{**values, **changes})
+
+
+def facts(folder: Path) -> dict:
+    """What a finished search found, without times."""
+    archive = Archive(folder / "search.db", create=False, read_only=True)
+    timeless = ("wall_s", "steps_per_s", "time_s")
+    found = {
+        "candidates": [
+            (c.candidate_id, str(c.status), c.source, c.parent_id, c.fitness, c.error, c.repairs)
+            for c in archive.candidates()
+        ],
+        "runs": [
+            (r.run_id, r.candidate_id, r.role, r.seed, r.status, r.fitness)
+            + tuple((k, str(v)) for k, v in sorted(r.result.items()) if k not in timeless)
+            for r in archive.runs()
+        ],
+        "replies": sorted((name, reply.text) for name, reply in archive.replies().items()),
+    }
+    archive.close()
+    return found
 
 
 def main(folder: Path, log: Path, moment: str | None) -> None:

@@ -99,7 +99,7 @@ def test_as_a_process(tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "eureka.cli", *words]
         return subprocess.run(
-            command, input=text, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+            command, input=text, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
         )
 
     done = run("show", "quadcoptr-hover")
@@ -107,9 +107,6 @@ def test_as_a_process(tmp_path):
     assert_one_line(2, done.stderr, "Did you mean 'quadcopter-hover'?")
     done = run("check", "-", "--task", SLIDER, text=GOOD.replace("mass_position", "mass"))
     assert done.returncode == 3 and "line 3" in done.stdout and not done.stderr
-    done = run("search", "ant-run", "--designer", "openai", "--model", "x")
-    assert_one_line(done.returncode, done.stderr, "OPENAI_API_KEY")
-    assert not (tmp_path / "runs").exists()
 
 
 # -- tasks, show, check

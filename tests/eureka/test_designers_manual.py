@@ -1,15 +1,17 @@
-"""The manual designer: prompts and replies as files, half-written files, resuming, time limit, pasting."""
+"""The manual designer: prompts and replies as files, half-written files on a clock that the tests drive, resuming, time limit, pasting."""
 
 from __future__ import annotations
 
 import io
 import os
-import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from eureka.designers import manual
 from eureka.designers.base import Ask, DesignContext, DesignerConfig, DesignerStopped, Message, Reply
 from eureka.designers.manual import ManualDesigner
 from tasks.errors import UserError
@@ -25,7 +27,7 @@ def ask(index: int) -> Ask:
 
 
 def config(**settings) -> DesignerConfig:
-    return DesignerConfig(**({"manual_poll_s": 0.03, "manual_timeout_s": 5.0} | settings))
+    return DesignerConfig(**({"manual_poll_s": 0.03, "manual_timeout_s": 60.0} | settings))
 
 
 class Terminal(io.StringIO):
@@ -35,69 +37,148 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_replies_are_taken_by_their_file_name(tmp_path: Path) -> None:
-    """Written in reverse order while it waits; the file being written is taken only when it is whole."""
+class Clock:
+    """Time for the designer, which passes only while it waits: what others do meanwhile is done at given moments."""
+
+    def __init__(self, *doings: tuple[float, Callable[[], object]]) -> None:
+        self.now_s = 1000.0
+        self.doings = deque(doings)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time(self) -> float:
+        """The system's: files carry its moments."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        while self.doings and self.now_s >= 1000.0 + self.doings[0][0]:
+            self.doings.popleft()[1]()
+
+
+@pytest.fixture
+def waits(tmp_path: Path, monkeypatch):
+    """Has a designer of the given settings wait for two replies while others do things; what it got, and when."""
+
+    def run(*doings: tuple[float, Callable[[], object]], **settings) -> list[tuple[str, str, float]]:
+        clock = Clock(*doings)
+        monkeypatch.setattr(manual, "time", clock)
+        got: list[tuple[str, str, float]] = []
+        designer = ManualDesigner(DesignerConfig(**settings), search_dir=tmp_path, say=said.append)
+        designer.check()
+        designer.answer([ask(0), ask(1)], lambda r: got.append((r.ask_id, r.text or "", clock.now_s - 1000.0)))
+        return got
+
     said: list[str] = []
-    replies: list[Reply] = []
-    designer = ManualDesigner(config(manual_poll_s=0.1), search_dir=tmp_path, say=said.append)
-    folder = tmp_path / "manual"
+    run.said = said
+    return run
 
-    def person() -> None:
-        while not (folder / "g02_c01_r0.prompt.md").exists():
-            time.sleep(0.01)
-        (folder / "g02_c01_r0.reply.md").write_text("second")
-        with (folder / "g02_c00_r0.reply.md").open("w") as file:
-            for part in ("fi", "r", "s", "t ", "whole"):
-                file.write(part)
-                file.flush()
-                time.sleep(0.06)
 
-    thread = threading.Thread(target=person)
-    thread.start()
-    designer.check()
-    designer.answer([ask(0), ask(1)], replies.append)
-    thread.join()
-    assert [(r.ask_id, r.text, r.outcome) for r in replies] == [
-        ("g02_c01_r0", "second", "ok"),
-        ("g02_c00_r0", "first whole", "ok"),
-    ]
-    prompt = (folder / "g02_c00_r0.prompt.md").read_text()
+FIRST, SECOND = "g02_c00_r0", "g02_c01_r0"
+
+
+def program(name: str) -> str:
+    return f"So be it.\n```python\ndef compute_reward(actions):\n    {name} = actions[:, 0]\n    return {name}, {{}}\n```\n"
+
+
+def written(folder: Path, ask_id: str, text: str, mode: str = "w") -> Callable[[], object]:
+    def write() -> None:
+        with (folder / "manual" / f"{ask_id}.reply.md").open(mode) as file:
+            file.write(text)
+
+    return write
+
+
+def test_replies_are_taken_by_their_file_name_when_they_stand_still(waits, tmp_path: Path) -> None:
+    """In any order, three seconds after their last change, however slowly they were written."""
+    text = program("first")
+    pieces = [text[start : start + 20] for start in range(0, len(text), 20)]
+    parts = [(2.0 + 2.9 * n, written(tmp_path, FIRST, piece, "a")) for n, piece in enumerate(pieces)]
+    got = waits((1.0, written(tmp_path, SECOND, program("second"))), *parts, manual_poll_s=0.1)
+    assert [name for name, _, _ in got] == [SECOND, FIRST]
+    assert [content for _, content, _ in got] == [program("second"), text]
+    assert [at_s for _, _, at_s in got] == pytest.approx([1.0 + 3.0, parts[-1][0] + 3.0], abs=0.35)
+    prompt = (tmp_path / "manual" / "g02_c00_r0.prompt.md").read_text()
     assert "the rules" in prompt
     assert "write g02_c00" in prompt
-    assert len(said) == 1
-    assert "g02_c00_r0.reply.md, g02_c01_r0.reply.md" in said[0]
-    assert "\n" not in said[0]
+    assert len(waits.said) == 1
+    assert "g02_c00_r0.reply.md, g02_c01_r0.reply.md" in waits.said[0]
+    assert "\n" not in waits.said[0]
 
 
-def test_replies_that_lie_there_are_taken_at_once(tmp_path: Path) -> None:
-    """As after a resume: nothing is said, nothing is waited for."""
-    said: list[str] = []
-    replies: list[Reply] = []
+@pytest.mark.parametrize("cut", [5, 30, -4], ids=["before the code", "in the code", "before the fence's end"])
+def test_what_does_not_read_as_whole_is_waited_for_longer(waits, tmp_path: Path, cut: int) -> None:
+    """A writer may stand still for long in the middle; a file that stays so is the reply in the end, and this is said."""
+    text = program("first")
+    rest = (25.0, written(tmp_path, FIRST, text[cut:], "a"))
+    got = waits((1.0, written(tmp_path, FIRST, text[:cut])), (1.0, written(tmp_path, SECOND, text[:cut])), rest)
+    assert [(name, content) for name, content, _ in got] == [(FIRST, text), (SECOND, text[:cut])]
+    assert [at_s for _, _, at_s in got] == pytest.approx([25.0 + 3.0, 1.0 + 30.0], abs=1.5)
+    assert [line.partition(" ")[0] for line in waits.said[1:]] == [f"{FIRST}.reply.md", f"{SECOND}.reply.md"]
+    assert all("30 s" in line for line in waits.said[1:])
+
+
+def test_a_change_that_size_and_time_do_not_show_counts(waits, tmp_path: Path) -> None:
+    """Saved anew under the same name, as editors do: the file is another one."""
+    path = tmp_path / "manual" / f"{FIRST}.reply.md"
+
+    def saved_anew() -> None:
+        status = path.stat()
+        other = path.with_name("other")
+        other.write_text(program("later"))
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+        other.replace(path)
+
+    second = (1.0, written(tmp_path, SECOND, program("second")))
+    got = waits((1.0, written(tmp_path, FIRST, program("first"))), second, (3.0, saved_anew))
+    assert {name: content for name, content, _ in got} == {FIRST: program("later"), SECOND: program("second")}
+    assert {name: at_s for name, _, at_s in got}[FIRST] == pytest.approx(6.0, abs=1.1)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(waits, tmp_path: Path, monkeypatch) -> None:
+    real, later = Path.read_text, [written(tmp_path, FIRST, program("the_whole_of_it"))]
+
+    def read_text(self: Path, **options: str) -> str:
+        text = real(self, **options)
+        if later and self.name.startswith(FIRST):
+            later.pop()()
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    got = waits(*((1.0, written(tmp_path, name, program("first"))) for name in (FIRST, SECOND)))
+    assert {name: content for name, content, _ in got} == {FIRST: program("the_whole_of_it"), SECOND: program("first")}
+
+
+def test_time_in_which_it_did_not_look_is_not_held_for_the_file(waits, tmp_path: Path, monkeypatch) -> None:
+    """A machine that was frozen may have frozen who writes: one look after an hour finds nothing settled."""
+    whole = program("first") + "And this too.\n"
+    frozen = (2.0, lambda: setattr(manual.time, "now_s", manual.time.now_s + 3600.0))
+    parts = (1.0, written(tmp_path, FIRST, program("first"))), frozen, (3601.5, written(tmp_path, FIRST, whole))
+    got = waits(*parts, (3601.5, written(tmp_path, SECOND, program("second"))))
+    assert {name: content for name, content, _ in got} == {FIRST: whole, SECOND: program("second")}
+
+
+def test_replies_that_lie_there_are_taken_at_once(waits, tmp_path: Path) -> None:
+    """As after a resume, a reply without a program too: nothing is said, nothing is waited for."""
     folder = tmp_path / "manual"
     folder.mkdir()
     for index in (0, 1):
         path = folder / f"g02_c0{index}_r0.reply.md"
         path.write_text(f"old {index}")
         os.utime(path, (1e9, 1e9))
-    started = time.monotonic()
-    designer = ManualDesigner(config(manual_poll_s=30.0), search_dir=tmp_path, say=said.append)
-    designer.answer([ask(0), ask(1)], replies.append)
-    assert time.monotonic() - started < 2
-    assert {r.ask_id: r.text for r in replies} == {"g02_c00_r0": "old 0", "g02_c01_r0": "old 1"}
-    assert said == []
+    assert waits() == [(FIRST, "old 0", 0.0), (SECOND, "old 1", 0.0)]
+    assert waits.said == []
 
 
-def test_an_empty_file_is_no_reply_and_the_wait_can_end(tmp_path: Path) -> None:
+def test_an_empty_file_is_no_reply_and_the_wait_can_end(waits, tmp_path: Path) -> None:
     (tmp_path / "manual").mkdir()
+    written(tmp_path, FIRST, " \n\n")()
+    written(tmp_path, SECOND, program("here"))()
     (tmp_path / "manual" / "g02_c00_r0.reply.md").write_text("")
-    (tmp_path / "manual" / "g02_c01_r0.reply.md").write_text(" \n\n")
-    (tmp_path / "manual" / "g02_c02_r0.reply.md").write_text("here")
-    replies: list[Reply] = []
-    designer = ManualDesigner(config(manual_timeout_s=0.3), search_dir=tmp_path, say=lambda _: None)
-    with pytest.raises(DesignerStopped, match=r"g02_c00_r0, g02_c01_r0 within 0\.3 s.*--manual-timeout-s") as stopped:
-        designer.answer([ask(0), ask(1), ask(2)], replies.append)
-    assert [r.ask_id for r in replies] == ["g02_c02_r0"]
-    assert "\n" not in str(stopped.value)
+    with pytest.raises(DesignerStopped, match=r"g02_c00_r0 within 40 s.*--manual-timeout-s") as stopped:
+        waits((20.0, written(tmp_path, FIRST, " \n\n")), manual_timeout_s=40.0)
+    assert "\n" not in str(stopped.value) and SECOND not in str(stopped.value)
 
 
 def test_replies_can_be_pasted(tmp_path: Path) -> None:

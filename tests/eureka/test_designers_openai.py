@@ -17,7 +17,7 @@ from eureka.designers.openai import OpenAIDesigner
 from eureka.designers.retrying import BackOff
 from tasks.errors import UserError
 from tasks.signals import Signal, SignalTable
-from tests.eureka.chat_server import KEY, Behaviour, ChatServer, completion, drop, error, html, raw, reply
+from tests.eureka.chat_server import KEY, Behaviour, ChatServer, Request, completion, drop, error, html, raw, reply
 
 TABLE = SignalTable([Signal("actions", 2, "1", "joint", "action", "actions")])
 SHORT = BackOff(first_s=0.02, factor=1.5, longest_s=0.1)
@@ -35,8 +35,8 @@ def config(server: ChatServer, **settings) -> DesignerConfig:
         designer="openai",
         model="loop-1",
         base_url=server.base_url,
-        request_timeout_s=2,
-        ask_deadline_s=5,
+        request_timeout_s=20,
+        ask_deadline_s=50,
         retries=3,
     )
     return dataclasses.replace(base, **settings)
@@ -47,11 +47,12 @@ def designer(server: ChatServer, *, tokens_used: int = 0, key: str = KEY, **sett
 
 
 def one(server: ChatServer, **settings) -> Reply:
-    """The reply to a single ask, and it must come within 6 s."""
+    """The reply to a single ask, and it must come in time. Bounds of time here are far from both what is usual and what
+    would be wrong: the machine may be busy."""
     replies: list[Reply] = []
     started = time.monotonic()
     designer(server, **settings).answer([ask(0)], replies.append)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 60
     assert [r.ask_id for r in replies] == ["g01_c00_r0"]
     return replies[0]
 
@@ -124,31 +125,36 @@ EXHAUSTED = {
     "rate_limited": error(429, "rate_limit_exceeded"),
     "server": error(500),
     "network": drop(),
-    "timeout": Behaviour(body=reply("late").body, delay_s=0.5),
+    "timeout": Behaviour(body=reply("late").body, delay_s=60),
 }
 
 
 @pytest.mark.parametrize("outcome", EXHAUSTED)
 def test_retries_end(outcome: str) -> None:
     with ChatServer(default=EXHAUSTED[outcome]) as server:
-        answer = one(server, retries=2, request_timeout_s=0.2)
+        answer = one(server, retries=2, request_timeout_s=0.5 if outcome == "timeout" else 20)
         assert (answer.outcome, answer.text) == (outcome, None)
         assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("form", ["seconds", "date", "milliseconds"])
 def test_retry_after_is_honoured(form: str) -> None:
-    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
-    headers = {
-        "seconds": {"Retry-After": "0.5"},
-        "date": {"Retry-After": moment},
-        "milliseconds": {"retry-after-ms": "500"},
-    }
-    with ChatServer([error(429, headers=headers[form])], reply("there")) as server:
+    def busy_at_first(request: Request) -> Behaviour:
+        if len(server.requests) > 1:
+            return reply("there")
+        # A date has whole seconds, so 2 s ahead may be little more than 1 s away.
+        moment = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+        headers = {
+            "seconds": {"Retry-After": "0.5"},
+            "date": {"Retry-After": moment},
+            "milliseconds": {"retry-after-ms": "500"},
+        }
+        return error(429, headers=headers[form])
+
+    with ChatServer(default=busy_at_first) as server:
         assert one(server).outcome == "ok"
         first, second = server.requests
-        # A date has whole seconds, so 2 s ahead may be little more than 1 s away.
-        assert 0.45 < second.time_s - first.time_s < 2.5
+        assert 0.45 < second.time_s - first.time_s < 25
 
 
 def test_a_wait_beyond_the_users_limit_stops_and_says_when_to_go_on() -> None:
@@ -156,7 +162,7 @@ def test_a_wait_beyond_the_users_limit_stops_and_says_when_to_go_on() -> None:
         started = time.monotonic()
         with pytest.raises(DesignerStopped, match=r"3600 s: go on with --resume.*--max-retry-after-s, which is 300"):
             one(server)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 20
         assert len(server.requests) == 1
 
 
@@ -164,7 +170,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     with ChatServer([error(429, headers={"Retry-After": "60"})], reply("there")) as server:
         started = time.monotonic()
         answer = one(server)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 20
         assert answer.outcome == "rate_limited"
         assert "past the deadline" in (answer.error or "")
 
@@ -182,10 +188,10 @@ def test_a_wait_asked_of_one_request_holds_them_all() -> None:
 
 def test_a_slow_drip_ends_at_the_request_timeout() -> None:
     """Each read succeeds quickly, so a timeout per read would never fire."""
-    with ChatServer(default=dataclasses.replace(reply("x" * 50), drip_s=0.05)) as server:
+    with ChatServer(default=dataclasses.replace(reply("x" * 50), drip_s=0.2)) as server:
         started = time.monotonic()
         assert one(server, request_timeout_s=0.4, retries=0).outcome == "timeout"
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 20  # all of it would take a minute
 
 
 def test_a_request_that_cannot_be_cut_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,15 +201,15 @@ def test_a_request_that_cannot_be_cut_is_given_up(monkeypatch: pytest.MonkeyPatc
 
     def first_hangs(*arguments, **options):
         if threading.current_thread().name == "g01_c00_r0":
-            ended.wait(20)
+            ended.wait(60)
         return real(*arguments, **options)
 
     monkeypatch.setattr("socket.getaddrinfo", first_hangs)
     replies: list[Reply] = []
     with ChatServer() as server:
         started = time.monotonic()
-        designer(server, request_timeout_s=0.5, retries=0, parallel=1).answer([ask(0), ask(1)], replies.append)
-        assert time.monotonic() - started < 3
+        designer(server, request_timeout_s=2, retries=0, parallel=1).answer([ask(0), ask(1)], replies.append)
+        assert time.monotonic() - started < 40
     ended.set()
     assert [(r.ask_id, r.outcome) for r in replies] == [("g01_c00_r0", "timeout"), ("g01_c01_r0", "ok")]
 
@@ -222,20 +228,24 @@ def test_retry_after_dates_and_nonsense() -> None:
 def test_replies_out_of_order_keep_their_id_and_come_at_once() -> None:
     """The first ask's reply comes last; each reply names its ask; delivery is in the calling thread."""
     order: list[str] = []
+    all_there = threading.Barrier(4)
+    delivered = [threading.Event() for _ in range(5)]
+    delivered[4].set()
 
-    def slowest_first(request) -> Behaviour:
+    def last_first(request: Request) -> Behaviour:
         index = int(request.prompt[-2:])
-        return reply(f"for {request.prompt}", delay_s=0.6 - 0.15 * index)
+        all_there.wait(30)
+        assert delivered[index + 1].wait(30)
+        return reply(f"for {request.prompt}")
 
     def on_reply(answer: Reply) -> None:
         assert threading.current_thread() is threading.main_thread()
         assert answer.text == f"for write {answer.ask_id[:7]}"
         order.append(answer.ask_id)
+        delivered[int(answer.ask_id[5:7])].set()
 
-    with ChatServer(default=slowest_first) as server:
-        started = time.monotonic()
+    with ChatServer(default=last_first) as server:
         designer(server, parallel=4).answer([ask(i) for i in range(4)], on_reply)
-        assert time.monotonic() - started < 1.5
         assert server.most_at_once == 4
     assert order == [f"g01_c0{i}_r0" for i in (3, 2, 1, 0)]
 
@@ -264,8 +274,14 @@ def test_what_cannot_pass_stops_and_delivers_the_rest(case: str) -> None:
     behaviour, setting = FATAL[case]
     replies: list[Reply] = []
 
-    def by_prompt(request) -> Behaviour:
-        return behaviour if request.prompt.endswith("00") else reply("paid for", delay_s=0.3)
+    other = threading.Event()
+
+    def by_prompt(request: Request) -> Behaviour:
+        if request.prompt.endswith("00"):
+            assert other.wait(30)
+            return behaviour
+        other.set()
+        return reply("paid for", delay_s=0.8)
 
     with ChatServer(default=by_prompt) as server:
         with pytest.raises(DesignerStopped, match=setting) as stopped:
@@ -385,7 +401,7 @@ def test_check_names_the_setting_to_change(monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises(UserError, match=words) as refused:
                 designer(server, key=key, **settings).check()
             assert "\n" not in str(refused.value)
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 30
 
 
 def test_a_wrong_address_names_its_setting() -> None:

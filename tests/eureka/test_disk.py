@@ -37,7 +37,7 @@ class SmallDisk(Case):
         """Takes the filler away after the search has said that it waits, and has tried in vain for a while."""
 
         def watch() -> None:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not self.logged("said") or not any("is full" in line for line in self.logged("said")):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
@@ -75,7 +75,9 @@ def test_ctrl_c_ends_a_search_that_waits_for_room(driver, undisturbed, tmp_path)
     """At once and in order, though not even the stop can be written down; later it resumes to the same end."""
     with mounted(tmp_path / "disk", 6) as place:
         case = SmallDisk(driver, "full and interrupted", place)
-        status = case.run(step="between row and settling", fill=str(place), after_s=4.0, signal=signal.SIGINT)
+        status = case.run(
+            step="between row and settling", fill=str(place), once="is full", after_s=0.3, signal=signal.SIGINT
+        )
         assert status == 130
         assert any("the disk is full" in line for line in case.logged("said"))
         assert "could not be told that the search stopped" in case.logged("said")[-1]

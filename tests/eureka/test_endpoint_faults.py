@@ -21,7 +21,7 @@ from tests.eureka.endpoint_faults import CODE, FAULTS, HARMLESS, Fault
 from tests.eureka.endpoint_round import NAMES, contents, only_second, prompts, search_round
 
 FAULTY = "g01_c01_r0"
-ROOM_S = 3.0
+ROOM_S = 15.0
 """What a fault may take beside its two tries, on a busy machine."""
 
 

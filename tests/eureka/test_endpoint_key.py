@@ -108,7 +108,7 @@ def test_the_key_leaves_the_search_nowhere(tmp_path: Path) -> None:
         seen: dict[str, bytes] = {}
         watcher = threading.Thread(target=watch, args=(search, seen))
         watcher.start()
-        printed, _ = search.communicate(timeout=240)
+        printed, _ = search.communicate(timeout=900)
         watcher.join()
         assert len(server.requests) >= 8
     assert any(b"rl.worker" in name.encode() for name in seen), f"no training was seen: {printed.decode()}"

@@ -77,7 +77,7 @@ def test_an_endpoint_that_is_down_stops_the_search_with_few_requests(kind: str) 
         started = time.monotonic()
         with pytest.raises(DesignerStopped, match=r"requests in a row failed: go on with --resume") as stopped:
             designer(url, Breaker(first_s=0.05, longest_s=0.1)).answer(asks(12), replies.append)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60
         assert "\n" not in str(stopped.value)
         assert (
             len(server.requests) <= 54
@@ -120,7 +120,7 @@ def test_refused_connections_leave_the_search_as_it_was(tmp_path: Path) -> None:
         started = time.monotonic()
         with pytest.raises(UserError, match=r"network: connection failed .*resume") as stopped:
             search_round(tmp_path, gone)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 60
         assert "\n" not in str(stopped.value)
         archive = Archive(tmp_path / "search.db", create=False)
         assert archive.replies() == {} and archive.candidates() == []
@@ -138,29 +138,31 @@ def test_a_hung_tls_handshake_ends_in_time() -> None:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/v1"
         started = time.monotonic()
         designer(url, retries=0, request_timeout_s=0.5).answer(asks(1), replies.append)
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 30
     assert [r.outcome for r in replies] == ["timeout"]
 
 
 def test_a_spent_budget_stops_also_while_the_endpoint_asks_to_wait() -> None:
     """The first reply spends the budget, the second asks for a pause: nothing is waited for."""
-    with ChatServer([reply("there"), error(429, headers={"Retry-After": "9"})]) as server:
+    with ChatServer([reply("there"), error(429, headers={"Retry-After": "200"})]) as server:
         replies: list[Reply] = []
         started = time.monotonic()
         with pytest.raises(DesignerStopped, match="--max-tokens-total"):
-            designer(server.base_url, parallel=2, max_tokens_total=150).answer(asks(4), replies.append)
-        assert time.monotonic() - started < 3
+            designer(server.base_url, parallel=2, max_tokens_total=150, ask_deadline_s=400.0).answer(
+                asks(4), replies.append
+            )
+        assert time.monotonic() - started < 60
     assert len(replies) == 1
 
 
 def test_a_deadline_holds_over_all_tries() -> None:
     """Each try hangs for 0.3 s; a hundred are allowed; 1 s is the limit of all."""
-    with ChatServer(default=Behaviour(body=reply("late").body, delay_s=5)) as server:
+    with ChatServer(default=Behaviour(body=reply("late").body, delay_s=60)) as server:
         replies: list[Reply] = []
         started = time.monotonic()
         designer(server.base_url, retries=100, request_timeout_s=0.3, ask_deadline_s=1.0).answer(
             asks(1), replies.append
         )
-        assert 0.8 < time.monotonic() - started < 2.5
+        assert 0.8 < time.monotonic() - started < 25
     assert [r.outcome for r in replies] == ["timeout"]
     assert len(server.requests) <= 5

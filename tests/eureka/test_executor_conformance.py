@@ -33,6 +33,7 @@ from tests.eureka.executor_cases import (
     linux,
     request,
     results_of,
+    started,
     starts,
     until,
 )
@@ -48,7 +49,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MY_SECRET", "canary-before-the-cluster")
-        owner = RayExecutor(2, 1, ["0", "1"])
+        owner = started(lambda: RayExecutor(2, 1, ["0", "1"]))
     yield {**_OURS, "RAY_AUTH_TOKEN": _TOKEN, "RAY_ADDRESS": owner.address}
     owner.close()
 
@@ -64,7 +65,7 @@ def kind(request) -> str:
 @pytest.fixture
 def make_executor(kind, monkeypatch) -> Iterator:
     """Makes executors of the kind under test, and ends what they left running."""
-    monkeypatch.setattr(local, "_GRACE_S", 1.0)
+    monkeypatch.setattr(local, "_GRACE_S", 2.0)
     made: list[Executor] = []
 
     def one(*args, **options) -> Executor:
@@ -85,7 +86,7 @@ def test_a_real_training_gives_the_same_result_everywhere(make_executor, tmp_pat
     write_request(wanted, tmp_path / "run")
     running = make_executor(1, None)
     running.submit(Job("run", tmp_path / "run", attempt="a7"))
-    ended = endings(running, within_s=180)["run"]
+    ended = endings(running, within_s=900)["run"]
     assert (ended.ending, ended.exit_code, ended.attempt) == ("finished", 0, "a7"), ended
     result = read_json(tmp_path / "run" / RESULT)
     assert (result["status"], result["attempt"]) == ("ok", "a7")
@@ -102,7 +103,7 @@ def test_more_jobs_than_slots_and_no_device_twice(make_executor, tmp_path):
     for number in range(5):
         running.submit(job(tmp_path / f"j{number}", "train", seconds=0.4))
     most, ended = 0, {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(ended) < 5 and time.monotonic() < deadline:
         most = max(most, len(running.running()))
         ended.update({each.run_id: each for each in running.wait(0.1)})
@@ -155,9 +156,9 @@ def test_a_bad_exit_is_told_with_its_last_words(make_executor, tmp_path):
 
 def test_a_time_limit_ends_the_stubborn_and_lets_the_polite_write(make_executor, tmp_path):
     """Asked first, then ended; what a worker writes when it is asked arrives."""
-    running = make_executor(2)
-    running.submit(job(tmp_path / "stubborn", "stubborn", time_limit_s=1.0))
-    running.submit(job(tmp_path / "polite", "polite", time_limit_s=1.0))
+    running = make_executor(2)  # both have to be ready for a signal before the limit, also on a busy machine
+    running.submit(job(tmp_path / "stubborn", "stubborn", time_limit_s=3.0))
+    running.submit(job(tmp_path / "polite", "polite", time_limit_s=3.0))
     ended = endings(running, 2)
     assert (ended["stubborn"].ending, ended["stubborn"].exit_code) == ("time_limit", -signal.SIGKILL)
     assert (ended["polite"].ending, ended["polite"].exit_code) == ("time_limit", 1)
@@ -246,9 +247,9 @@ def test_nothing_is_left_of_a_worker_with_children(make_executor, tmp_path):
     running.submit(job(tmp_path / "run", "family"))
     assert endings(running)["run"].ending == "finished"
     start = starts(tmp_path / "log")[0]
-    until(lambda: not alive(start["child"]), 5.0)
+    until(lambda: not alive(start["child"]), 30.0)
     if Path(start["folder"]) != tmp_path / "run":
-        until(lambda: not Path(start["folder"]).exists(), 5.0)
+        until(lambda: not Path(start["folder"]).exists(), 30.0)
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"request.json", RESULT, "worker.log"}
 
@@ -264,8 +265,8 @@ def test_a_killed_search_leaves_no_worker_and_goes_on_where_it_was(kind, tmp_pat
         until(lambda: len(starts(log)) == 2)
         search.kill()
     slow = next(start for start in starts(log) if start["run_id"] == "slow")
-    until(lambda: not alive(slow["pid"]), 10.0)
+    until(lambda: not alive(slow["pid"]), 60.0)
     # The same requests; a second start of this worker is a short one.
-    done = subprocess.run([*words, "60"], cwd=ROOT, env=variables, timeout=120, capture_output=True, text=True)
+    done = subprocess.run([*words, "60"], cwd=ROOT, env=variables, timeout=300, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "quick 1.0\nslow 1.0\n"), done.stderr
     assert sorted(start["run_id"] for start in starts(log)) == ["quick", "slow", "slow"]

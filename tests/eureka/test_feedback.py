@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,19 @@ def test_a_sentence_is_asked_for_once(guided, tmp_path):
     designer = search(folder, Scripted())
     assert designer.asked == [], "generation 2 was asked for before the stop"
     assert "slower" in (folder / "candidates/g02_c00/prompt.md").read_text()
+
+
+def test_a_twin_of_the_given_reward_is_known_after_a_stop(tmp_path):
+    """The first sample of generation 1 is the given program again: not trained, though another process trained that."""
+    folder, given = tmp_path / "s", program(2.0, "pull_g01_c00").partition("```python\n")[2].partition("```")[0]
+    first, second = RungExecutor("g01_c01_s0"), RungExecutor()
+    with pytest.raises(KeyboardInterrupt):
+        search(folder, Scripted(), first, init_reward=given, generations=1)
+    search(folder, Scripted(), second)
+    assert first.ran == ["g00_c00_s0"] and second.ran == ["g01_c01_s0"]
+    with closing(Archive(folder / "search.db", create=False)) as archive:
+        twin = archive.candidate("g01_c00")
+    assert twin is not None and twin.equal_to == GIVEN and twin.fitness == 25.0
 
 
 class Terminal(io.StringIO):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from eureka import prompts
-from eureka.candidate import Candidate, Status
+from eureka.candidate import Candidate, Status, ranked
 from rewards.check import check
 from rewards.library.library import load
 from rewards.source import extract
@@ -154,7 +154,7 @@ def test_the_next_prompt_tells_the_best_and_what_failed() -> None:
     text = prompts.next_messages(VIEW, BEST, history, reflection="REFLECTION TEXT")[1].content
     for needed in (SOURCE.strip(), "REFLECTION TEXT", "g01_c01: held-out fitness 1.25 (unit: m/s)"):
         assert needed in text
-    assert "g01_c01: fitness 1.25 +- 0.5; components a_exp" in text
+    assert "g01_c01: fitness 1.25; components a_exp" in text
     assert "g01_c02: refused at check (line 3: unknown signal); components a_exp" in text
     assert BEST.reflection in prompts.next_messages(VIEW, BEST, history)[1].content
 
@@ -248,8 +248,8 @@ def test_the_next_best_program_is_shown_and_no_copy_of_the_best() -> None:
     other = SOURCE.replace("a_exp", "b_exp")
     copies = [scored("g01_c02", 1.25, SOURCE), scored("g01_c03", 1.25, SOURCE + "\n", equal_to="g01_c01")]
     history = [BEST, *copies, scored("g01_c04", 1.0, other), scored("g01_c05", 0.5, SOURCE.replace("a_exp", "c_exp"))]
-    assert prompts.runner_up(BEST, history) == history[3]
-    assert prompts.runner_up(BEST, [BEST, *copies]) is None
+    assert prompts.runner_up(BEST, ranked(history)) == history[3]
+    assert prompts.runner_up(BEST, ranked([BEST, *copies])) is None
     text = prompts.next_messages(VIEW, BEST, history)[1].content
     assert "next best program is g01_c04" in text and "b_exp = actions" in text and "c_exp = actions" not in text
     assert "next best program" not in prompts.next_messages(VIEW, BEST, [BEST, *copies])[1].content

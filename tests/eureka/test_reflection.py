@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from eureka.candidate import Candidate, Status
@@ -145,3 +146,11 @@ def test_summaries() -> None:
     assert summarise(failed).startswith("g01_c01: training failed (it broke xxx")
     assert len(summarise(failed)) < 250
     assert summarise(Candidate("g01_c02", 1, 2, status=Status.NO_REPLY)) == "g01_c02: no usable reply"
+
+
+def test_only_a_spread_over_trainings_is_told_beside_a_fitness() -> None:
+    """That between the episodes of one training says nothing about how far two programs differ."""
+    once = Candidate("g01_c00", 1, 0, status=Status.TRAINED, fitness=5.5, fitness_std=1.02)
+    assert summarise(once) == "g01_c00: fitness 5.5"
+    thrice = dataclasses.replace(once, fitness_std=0.2, result={"fitness_by_seed": [5.3, 5.5, 5.7]})
+    assert summarise(thrice) == "g01_c00: fitness 5.5 +- 0.2 over 3 trainings"

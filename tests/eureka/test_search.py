@@ -1,11 +1,9 @@
-"""The whole search on the smallest task: ids, elitism, failures, finals, kill and resume."""
+"""The whole search on the smallest task: ids, elitism, failures, finals, replay. Trainings run in this process;
+`test_search_killed` has real workers."""
 
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,29 +18,8 @@ from eureka.search_config import load_config, start_folder
 from eureka.training import Training, finished_result
 from rl.record import read_metrics, read_request
 from tasks.errors import UserError
-from tests.eureka.scripted import KillingListener, ScriptedDesigner, component_of, slider_config
-
-ROOT = Path(__file__).parents[2]
-
-
-def facts(folder: Path) -> dict:
-    """What a search found, without times."""
-    archive = Archive(folder / "search.db", create=False)
-    timeless = ("wall_s", "steps_per_s", "time_s")
-    found = {
-        "candidates": [
-            (c.candidate_id, str(c.status), c.source, c.parent_id, c.fitness, c.error, c.repairs)
-            for c in archive.candidates()
-        ],
-        "runs": [
-            (r.run_id, r.candidate_id, r.role, r.seed, r.status, r.fitness)
-            + tuple((k, str(v)) for k, v in sorted(r.result.items()) if k not in timeless)
-            for r in archive.runs()
-        ],
-        "replies": sorted((name, reply.text) for name, reply in archive.replies().items()),
-    }
-    archive.close()
-    return found
+from tests.eureka.in_process import InProcessExecutor
+from tests.eureka.scripted import KillingListener, ScriptedDesigner, component_of, facts, slider_config
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +27,7 @@ def undisturbed(tmp_path_factory) -> tuple[Path, ScriptedDesigner]:
     """A finished search of two generations of three samples; c01 needs a repair, g02_c01 stays broken."""
     folder = start_folder(slider_config(samples=3), tmp_path_factory.mktemp("search") / "whole")
     designer = ScriptedDesigner(never_mended=("g02_c01",))
-    run_search(folder, load_config(folder), designer, LocalExecutor(2, 1))
+    run_search(folder, load_config(folder), designer, InProcessExecutor())
     return folder, designer
 
 
@@ -134,7 +111,7 @@ def test_a_second_search_takes_the_baselines_from_the_first(undisturbed, tmp_pat
     """Human and sparse trainings of equal budget are not repeated: their results are the very same files."""
     folder, _ = undisturbed
     again = start_folder(slider_config(samples=1, generations=1), folder.parent / "again")
-    run_search(again, load_config(again), ScriptedDesigner(), LocalExecutor(2, 1))
+    run_search(again, load_config(again), ScriptedDesigner(), InProcessExecutor())
     for role in ("human", "sparse"):
         name = f"final/{role}_s1000/result.json"
         assert (again / name).read_bytes() == (folder / name).read_bytes()
@@ -145,7 +122,7 @@ def test_evolution_searches_without_any_model(tmp_path):
     config = slider_config(samples=2, generations=1, final_seeds=0)
     folder = start_folder(config, tmp_path / "evolved")
     designer = create(config.designer, search_dir=folder)
-    result = run_search(folder, config, designer, LocalExecutor(2, 1))
+    result = run_search(folder, config, designer, InProcessExecutor())
     assert result.best is not None and result.best.fitness is not None
     assert result.normalised is None
 
@@ -157,41 +134,8 @@ def test_a_finished_search_can_be_replayed_without_its_designer(undisturbed, tmp
     again = start_folder(config, tmp_path / "replayed")
     designer = create(config.designer, search_dir=again, task_name=config.task)
     designer.check()
-    run_search(again, config, designer, LocalExecutor(2, 1))
+    run_search(again, config, designer, InProcessExecutor())
     assert facts(again)["candidates"] == facts(folder)["candidates"]
-
-
-def _drive(folder: Path, log: Path, moment: str | None = None) -> int:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.eureka.scripted",
-        str(folder),
-        str(log),
-        *([moment] if moment else []),
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode
-
-
-def test_a_search_killed_again_and_again_resumes_to_the_same_end(tmp_path):
-    """SIGKILL at four moments, one after the other, with real workers: same candidates, results and replies as an
-    undisturbed search. `test_kill_sweep.py` kills at every step, with trainings that are written by a fake."""
-    assert _drive(tmp_path / "whole", tmp_path / "whole.log") == 0
-    folder, log = tmp_path / "killed", tmp_path / "killed.log"
-    finished: dict[Path, int] = {}
-    for moment in ("judged", "trained", "training", "final"):
-        assert _drive(folder, log, moment) == -signal.SIGKILL, moment
-        still = {path: path.stat().st_mtime_ns for path in finished}
-        assert still == finished, f"a finished training was repeated before '{moment}'"
-        finished = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
-    assert len(finished) >= 5, "no training had finished when the search was killed"
-    assert _drive(folder, log) == 0
-    assert facts(folder) == facts(tmp_path / "whole")
-    asked = log.read_text().split()
-    assert sorted(asked) == sorted(set(asked)), "a reply was asked for twice"
-    assert sorted(asked) == sorted((tmp_path / "whole.log").read_text().split())
-    for part in ("g02_c01", "human", "finished"):
-        assert part in (folder / "report.html").read_text()
 
 
 def test_a_worker_that_was_told_to_end_is_no_failure(undisturbed):

@@ -10,10 +10,10 @@ from eureka.candidate import Status
 from eureka.cli import main
 from eureka.designers.base import DesignerConfig
 from eureka.designers.create import create
-from eureka.executors.local import LocalExecutor
 from eureka.search import run_search
 from eureka.search_config import start_folder
 from tests.eureka.chat_server import KEY, Behaviour, ChatServer, Request, completion, drop, error, reply
+from tests.eureka.in_process import InProcessExecutor
 from tests.eureka.scripted import SLIDER, program, slider_config
 
 FAULTS = [
@@ -49,7 +49,7 @@ def test_a_search_survives_a_misbehaving_endpoint(tmp_path, monkeypatch):
         folder = start_folder(config, tmp_path / "search")
         designer = create(config.designer, search_dir=folder)
         designer.check()
-        result = run_search(folder, config, designer, LocalExecutor(2, 1))
+        result = run_search(folder, config, designer, InProcessExecutor())
 
         archive = Archive(folder / "search.db", create=False)
         candidates, replies = archive.candidates(), archive.replies()

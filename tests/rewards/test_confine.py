@@ -80,7 +80,7 @@ def run(
         env=ENVIRONMENT | {"OPENAI_API_KEY": f"{CANARY} in a variable"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     child = json.loads(process.stdout)
@@ -301,7 +301,7 @@ print("said", terminal(), found.layers, flush=True)
     shell += "subprocess.run([sys.executable, *sys.argv[1:]])', '-c', *sys.argv[1:]])"
     for layers, wanted in (((), "said terminal"), (("no terminal",), "said none {'no terminal': 'active'}")):
         done = subprocess.run(
-            [sys.executable, "-c", shell, code, *layers], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", shell, code, *layers], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
         )
         assert wanted in done.stdout
 

@@ -21,7 +21,9 @@ def test_layers_override_each_other(slider):
 
 def test_every_built_in_task_has_a_preset():
     built_in = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run"]
-    assert set(PRESETS) == {*built_in, "humanoid-run"} <= set(registry.names())
+    built_in += ["humanoid-run", "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet"]
+    built_in += ["allegro-reorient", "shadow-reorient", "shadow-pen-spin"]
+    assert set(PRESETS) == set(built_in) <= set(registry.names())
 
 
 def test_json_round_trip():

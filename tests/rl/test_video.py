@@ -165,7 +165,7 @@ def test_a_child_that_dies_or_hangs_is_an_answer_too():
     began = time.monotonic()
     with pytest.raises(render.RenderError, match="within 1 s"):
         render.in_child(time.sleep, (60,), 1.0)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 45
 
 
 def test_the_users_choice_is_the_only_one_tried(monkeypatch, fresh_cache):
@@ -207,6 +207,6 @@ def test_a_script_without_a_main_guard_is_not_run_again(renderer, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600, check=True
     )
     assert done.stdout.split() == ["ran", str(tmp_path / "v.mp4")]

@@ -1,4 +1,4 @@
-"""The training as a process: exit codes, and a result in every case."""
+"""The training as a process: exit codes, and a result in every case. `test_evaluator` has one that goes well."""
 
 from __future__ import annotations
 
@@ -33,25 +33,15 @@ def read_result(run_dir: Path) -> dict:
     return json.loads((run_dir / RESULT).read_text())
 
 
-def test_a_training_as_a_process(make_request, tmp_path):
-    write_request(make_request({"iterations": 2}), tmp_path)
-    process = start(tmp_path)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, out, err) == (0, "", "")
-    result = read_result(tmp_path)
-    assert (result["status"], result["run_id"], result["candidate_id"]) == ("ok", "run", "g01_c00")
-    assert (tmp_path / result["checkpoint"]).exists()
-
-
 def test_sigterm_leaves_a_result(make_request, tmp_path):
     write_request(make_request({"iterations": 10_000_000}), tmp_path)
     process = start(tmp_path)
     metrics = tmp_path / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (metrics.exists() and metrics.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 1
     result = read_result(tmp_path)
     assert (result["status"], result["error"]["type"], result["fitness"]) == ("error", "Terminated", None)

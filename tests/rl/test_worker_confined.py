@@ -73,7 +73,7 @@ def start(run_dir: Path, *words: str, **environment: str) -> subprocess.Complete
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"} | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

@@ -72,6 +72,14 @@ def test_axis_is_a_column_of_the_matrix(axis):
     np.testing.assert_allclose(tm.quat_axis(tensor(A), axis).numpy(), matrices(A)[:, :, axis], atol=1e-12)
 
 
+def test_matrix_is_mujocos():
+    np.testing.assert_allclose(tm.quat_to_matrix(tensor(A)).numpy(), matrices(A), atol=1e-12)
+    assert tm.quat_to_matrix(tensor(A[:12]).reshape(3, 4, 4).float()).shape == (3, 4, 3, 3)
+    expected = np.einsum("nji,nj->ni", matrices(A), V)
+    rotated = tm.matrix_rotate_inverse(tensor(matrices(A)), tensor(V))
+    np.testing.assert_allclose(rotated.numpy(), expected, atol=1e-12)
+
+
 def test_axis_refuses_a_fourth():
     with pytest.raises(ValueError, match="axis is 3"):
         tm.quat_axis(tensor(A), 3)

@@ -115,7 +115,7 @@ def test_fitness_and_training_are_gone(view, word):
 
 
 @pytest.mark.parametrize(
-    "word", ["GOAL_RADIUS_M", "RADIUS_SQUARED", "0.125", "near_goal", "deeper", "statistics", "sqrt", "import torch"]
+    "word", ["GOAL_RADIUS_M", "RADIUS_SQUARED", "0.125", "near_goal", "deeper", "statistics", "sqrt"]
 )
 def test_what_only_the_fitness_used_is_gone(view, word):
     assert word in FILE
@@ -189,3 +189,60 @@ def test_no_built_in_task_shows_its_fitness(name):
     assert "fitness" not in view.lower()
     assert task.fitness_doc not in view
     assert f"class {type(task).__name__}(" in view and "def observe" in view and "def terminate" in view
+
+
+BASE = '''"""Base module."""
+
+import torch
+
+from tests.tasks.toy_tasks import Slider
+
+REACH_M = 0.5
+FITNESS_SCALE = 21.5
+ONLY_SCORED_M = 22.5
+
+
+class Unrelated(Slider):
+    name = "unrelated"
+
+
+class Base(Slider):
+    """A family of tasks."""
+
+    def terminate(self, signals):
+        return {"far": signals["position"][:, 0] > REACH_M}
+
+    def fitness(self, signals):
+        return self.gap(signals) * ONLY_SCORED_M
+
+    def gap(self, signals):
+        return signals["position"][:, 0]
+
+    def visual_qpos(self, qpos, memory):
+        return qpos * 33.5
+'''
+CHILD = '''"""Child module."""
+
+from shown_base import Base
+
+
+class Child(Base):
+    """One of the family."""
+
+    name = "child"
+'''
+
+
+def test_a_base_class_in_another_file_is_shown_without_its_fitness(tmp_path, monkeypatch):
+    """What a step does may stand in a file that tasks share; what only its fitness uses goes, as in the task's own."""
+    (tmp_path / "shown_base.py").write_text(BASE)
+    (tmp_path / "shown_child.py").write_text(CHILD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import importlib
+
+    child = importlib.import_module("shown_child")
+    text = designer_source(child.Child())
+    assert text.index("class Base(Slider)") < text.index("class Child(Base)")
+    assert "REACH_M = 0.5" in text and "A family of tasks." in text and "One of the family." in text
+    for hidden in ("21.5", "22.5", "33.5", "def gap", "fitness", "Unrelated"):
+        assert hidden not in text, hidden

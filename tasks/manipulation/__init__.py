@@ -1,0 +1,1 @@
+"""Tasks of arms: one task, one file."""
