@@ -161,8 +161,8 @@ def header_facts(record: SearchRecord) -> list[tuple[str, str]]:
             )
         )
     rungs = record.runs_of_role("rung")
-    stopped = sum(generation.statuses.get(Status.ELIMINATED.value, 0) for generation in record.counts.generations)
-    if rungs or stopped:
+    if rungs:
+        stopped = sum(generation.statuses.get(Status.ELIMINATED.value, 0) for generation in record.counts.generations)
         words = f"{format_count(stopped)} candidates stopped early"
         if record.whole:  # else not all results are read
             own = [*rungs, *record.runs_of_role("candidate")]

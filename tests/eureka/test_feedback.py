@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def test_what_a_person_says_is_in_the_next_prompts_alone(guided):
 
 def test_the_page_shows_both(guided):
     page = write_report(guided[0]).read_text()
+    ticks = re.findall(r'<text[^>]*text-anchor="middle"[^>]*>(\d+)</text>', page)
+    assert ticks == ["0", "1", "2", "3"] * 2, "the columns of the wide chart and of the narrow one"
     assert "A person said: “lift the ```feet``` higher”" in page
     assert "Generation 0." in page and "Prompt and reply" in page
 

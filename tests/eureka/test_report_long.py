@@ -17,7 +17,7 @@ from eureka.candidate import Candidate, Status, ask_id, candidate_id
 from eureka.report import header_facts, render
 from eureka.report_counts import DETAILED
 from eureka.report_data import read_search
-from eureka.report_story import best_lines, generation_stories, spending
+from eureka.report_story import best_lines, failure_groups, generation_stories, spending
 from eureka.report_view import candidate_views
 from tests.eureka.html_page import Page
 
@@ -147,6 +147,6 @@ def test_those_that_were_stopped_early_and_generation_0_are_counted(
     assert told[50].said == "steadier, please" and told[50].sentence.endswith("; 1 was stopped early.")
     assert told[99].said == "" and told[100].sentence.endswith("; 1 was stopped early.")
     assert best_lines(record.counts.generations)[0] == 0.0005
+    assert [(group.title, group.number) for group in failure_groups(record)] == [("refused at check", 100)]
     page = Page(render(record))
     assert "steadier, please" in page.text("progress") and "Generation 0." in page.text("progress")
-    assert "stopped" not in page.text("failures") and "refused at check 100" in page.text("failures")
