@@ -168,7 +168,13 @@ class Measuring(Listener):
 def soak(folder: Path, candidates: int, samples: int, every: int, task: str) -> list[dict[str, float]]:
     """Run it; a row for each generation."""
     config = SearchConfig(
-        task, samples=samples, generations=candidates // samples, repairs=0, final_seeds=0, video=False
+        task,
+        samples=samples,
+        generations=candidates // samples,
+        repairs=0,
+        halving="off",  # every candidate trains once, to the end
+        final_seeds=0,
+        video=False,
     )
     folder = start_folder(config, folder)
     listener = Measuring(samples)

@@ -24,13 +24,14 @@ EXCHANGES_LIMIT = 256 * 2**20
 """Bytes of raw answers one search keeps whole; of further ones the first `EXCHANGE_HEAD` bytes."""
 EXCHANGE_HEAD = 4096
 HISTORY = 200
-"""Candidates that later generations are told of one by one; of a longer search the best half and the failures that are
-the newest half."""
+"""Candidates that later generations are told of one by one; of a longer search half are the best, and half the newest
+of those that failed or were stopped early."""
 SCORED = f"status = '{Status.TRAINED}' AND fitness > -9e999 AND fitness < 9e999"
 """As `Candidate.scored` has it; 9e999 is SQLite's infinity."""
 BEST_FIRST = "fitness DESC, generation, idx"
 """The order of `eureka.candidate.ranked`."""
 FAILURES = f"status IN ('{Status.REFUSED}', '{Status.NO_REPLY}', '{Status.FAILED}')"
+_UNRANKED = f"({FAILURES} OR status = '{Status.ELIMINATED}')"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class History:
     """What later generations are told of earlier ones; its size does not depend on how many there were."""
 
     candidates: tuple[Candidate, ...]
-    """All of a short search, else the best and the newest failures; in order of generation and index."""
+    """All of a short search, else the best and the newest of those that failed or were stopped early; in order of
+    generation and index."""
     further: int
-    """Scored and failed ones that are not among them."""
+    """Scored, failed and stopped ones that are not among them."""
 
 
 _LAST = 2**62  # above every generation
@@ -203,41 +205,33 @@ class Archive:
         row = self._db.execute("SELECT SUM(COALESCE(tokens_in, 0) + COALESCE(tokens_out, 0)) FROM replies").fetchone()
         return int(row[0] or 0)
 
+    # -- what a person says
+
+    def add_feedback(self, generation: int, candidate: str, text: str) -> None:
+        """Store what was said after a generation of the candidate that was shown; "" for nothing."""
+        row = (generation, candidate, text, time.time())
+        self._write("INSERT INTO feedback VALUES (?, ?, ?, ?)", row)
+
+    def feedback(self, generation: int) -> str | None:
+        """What was said after a generation, "" for nothing; None where nobody was asked."""
+        row = self._db.execute("SELECT text FROM feedback WHERE generation=?", (generation,)).fetchone()
+        return None if row is None else row["text"]
+
     # -- candidates
 
     def put_candidate(self, candidate: Candidate, run_id: str | None = None) -> None:
         """Insert a candidate or replace its state."""
-        now = time.time()
-        row = {
-            "candidate_id": candidate.candidate_id,
-            "generation": candidate.generation,
-            "idx": candidate.index,
-            "parent_id": candidate.parent_id,
-            "status": str(candidate.status),
-            "source": candidate.source,
-            "sha256": candidate.reward_sha256,
-            "stage": candidate.stage,
-            "error": candidate.error,
-            "repairs": candidate.repairs,
-            "fitness": candidate.fitness,
-            "fitness_std": candidate.fitness_std,
-            "run_id": run_id,
-            "result_json": None if candidate.result is None else json.dumps(candidate.result),
-            "reflection": candidate.reflection,
-            "created_s": now,
-            "updated_s": now,
-        }
-        names = ", ".join(row)
-        marks = ", ".join(f":{name}" for name in row)
-        updates = ", ".join(
-            f"{name}=COALESCE(excluded.run_id, run_id)" if name == "run_id" else f"{name}=excluded.{name}"
-            for name in row
-            if name not in ("candidate_id", "created_s")
-        )
-        statement = (
-            f"INSERT INTO candidates ({names}) VALUES ({marks}) ON CONFLICT(candidate_id) DO UPDATE SET {updates}"
-        )
-        self._write(statement, row)
+        self._db.write(lambda db: _put_candidate(db, candidate, run_id))
+
+    def put_candidates(self, candidates: Sequence[Candidate], kind: str, text: str) -> None:
+        """Replace the states of several and add a line to the search's log: all of it or nothing."""
+
+        def write(db: sqlite3.Connection) -> None:
+            for candidate in candidates:
+                _put_candidate(db, candidate, None)
+            db.execute("INSERT INTO events (time_s, kind, text) VALUES (?, ?, ?)", (time.time(), kind, text))
+
+        self._db.write(write)
 
     def candidates(self, generation: int | None = None) -> list[Candidate]:
         """Candidates in order of generation and index; of one generation if given."""
@@ -273,19 +267,19 @@ class Archive:
         """What generation `before` is told of earlier ones. A function of what is stored alone, so that a resumed
         search tells the same."""
         told = "SELECT * FROM candidates WHERE +generation < ?"
-        counted = f"SELECT COUNT(*), SUM({SCORED}), SUM({FAILURES}) FROM candidates WHERE generation < ?"
-        everything, scored, failed = self._db.execute(counted, (before,)).fetchone()
+        counted = f"SELECT COUNT(*), SUM({SCORED}), SUM({_UNRANKED}) FROM candidates WHERE generation < ?"
+        everything, scored, unranked = self._db.execute(counted, (before,)).fetchone()
         if everything <= HISTORY:
             rows = self._db.execute(f"{told} ORDER BY generation, idx", (before,))
             return History(tuple(_candidate(row).remembered() for row in rows), 0)
         half = HISTORY // 2
         rows = [
             *self._db.execute(f"{told} AND {SCORED} ORDER BY {BEST_FIRST} LIMIT {half}", (before,)),
-            *self._db.execute(f"{told} AND {FAILURES} ORDER BY generation DESC, idx LIMIT {half}", (before,)),
+            *self._db.execute(f"{told} AND {_UNRANKED} ORDER BY generation DESC, idx LIMIT {half}", (before,)),
         ]
         rows.sort(key=lambda row: (row["generation"], row["idx"]))
         kept = tuple(_candidate(row).remembered() for row in rows)
-        return History(kept, scored + failed - len(kept))
+        return History(kept, scored + unranked - len(kept))
 
     # -- runs
 
@@ -318,7 +312,42 @@ def _many(db: sqlite3.Connection, statement: str, rows: Sequence[tuple]) -> None
     db.executemany(statement, rows)
 
 
+def _put_candidate(db: sqlite3.Connection, candidate: Candidate, run_id: str | None) -> None:
+    now = time.time()
+    row = {
+        "candidate_id": candidate.candidate_id,
+        "generation": candidate.generation,
+        "idx": candidate.index,
+        "parent_id": candidate.parent_id,
+        "status": str(candidate.status),
+        "source": candidate.source,
+        "sha256": candidate.reward_sha256,
+        "stage": candidate.stage,
+        "error": candidate.error,
+        "repairs": candidate.repairs,
+        "fitness": candidate.fitness,
+        "fitness_std": candidate.fitness_std,
+        "run_id": run_id,
+        "result_json": None if candidate.result is None else json.dumps(candidate.result),
+        "reflection": candidate.reflection,
+        "rung": candidate.rung,
+        "rung_fitness": candidate.rung_fitness,
+        "created_s": now,
+        "updated_s": now,
+    }
+    names = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    updates = ", ".join(
+        f"{name}=COALESCE(excluded.run_id, run_id)" if name == "run_id" else f"{name}=excluded.{name}"
+        for name in row
+        if name not in ("candidate_id", "created_s")
+    )
+    statement = f"INSERT INTO candidates ({names}) VALUES ({marks}) ON CONFLICT(candidate_id) DO UPDATE SET {updates}"
+    db.execute(statement, row)
+
+
 def _candidate(row: sqlite3.Row) -> Candidate:
+    later = "rung" in row.keys()  # noqa: SIM118 - "in" a row looks among its values; version 3, an older one is only read
     return Candidate(
         candidate_id=row["candidate_id"],
         generation=row["generation"],
@@ -334,6 +363,8 @@ def _candidate(row: sqlite3.Row) -> Candidate:
         result=None if row["result_json"] is None else json.loads(row["result_json"]),
         reflection=row["reflection"],
         repairs=row["repairs"],
+        rung=row["rung"] if later else 0,
+        rung_fitness=row["rung_fitness"] if later else None,
     )
 
 

@@ -32,6 +32,8 @@ class Status(StrEnum):
     """It was trained and evaluated on held-out episodes."""
     FAILED = "failed"
     """Its training ended without a fitness."""
+    ELIMINATED = "eliminated"
+    """Successive halving stopped its training early, after an evaluation."""
 
     def __str__(self) -> str:
         return self.value
@@ -39,7 +41,7 @@ class Status(StrEnum):
     @property
     def settled(self) -> bool:
         """Whether nothing more will happen to a candidate in this state."""
-        return self in (Status.REFUSED, Status.NO_REPLY, Status.TRAINED, Status.FAILED)
+        return self in (Status.REFUSED, Status.NO_REPLY, Status.TRAINED, Status.FAILED, Status.ELIMINATED)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Candidate:
         status: how far it came.
         source: the accepted program, or the last refused one.
         reward_sha256: hash of the normalised program text.
-        error: full text of why it was refused, unanswered or failed.
+        error: full text of why it was refused, unanswered, failed or stopped.
         stage: where the gate stopped it ("extract", "check", "trial") or "accepted", then its result.
         fitness: held-out fitness in the task's unit, the mean over its trainings; None unless `status` is TRAINED.
         fitness_std: its spread over trainings, or over the held-out episodes of a single one.
@@ -61,6 +63,9 @@ class Candidate:
             and "fitness_by_seed", one entry a training; "equal_to" names the candidate whose result it is.
         reflection: what is told to the designer about its training.
         repairs: how many repairs were asked for.
+        rung: rungs of successive halving that its training has come to the end of.
+        rung_fitness: held-out fitness at the rung where it was stopped, after a part of the training; comparable within
+            that rung alone. None unless `status` is ELIMINATED.
     """
 
     candidate_id: str
@@ -77,6 +82,8 @@ class Candidate:
     result: dict[str, Any] | None = None
     reflection: str | None = None
     repairs: int = 0
+    rung: int = 0
+    rung_fitness: float | None = None
 
     @property
     def scored(self) -> bool:
@@ -92,6 +99,11 @@ class Candidate:
     def equal_to(self) -> str | None:
         """The candidate whose result this one has, since their rewards compute the same; None if it trained itself."""
         return (self.result or {}).get("equal_to")
+
+    @property
+    def trained_as(self) -> str:
+        """The candidate whose trainings are its own: itself, or the one that computes the same."""
+        return self.equal_to or self.candidate_id
 
     def remembered(self) -> Candidate:
         """What later generations are told of it: its program and fitness, not the course of its training. A long search

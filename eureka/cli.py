@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "export": Entry("eureka.commands.policies:Export", "write a trained policy as ONNX"),
     "report": Entry("eureka.commands.report:Report", "write the page of a search anew"),
     "record": Entry("eureka.commands.report:Record", "keep a search's replies in a folder that can be replayed"),
+    "bench": Entry("eureka.commands.bench:Bench", "methods x tasks x seeds as one table"),
     "doctor": Entry("eureka.commands.doctor:Doctor", "what works on this machine, and how to mend what does not"),
 }
 

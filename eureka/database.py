@@ -18,13 +18,17 @@ from eureka.disk import Patience, hindrance
 from rl.record import write_atomic
 from tasks.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _EXCHANGES = """
 CREATE TABLE IF NOT EXISTS exchanges (
     id INTEGER PRIMARY KEY, ask_id TEXT NOT NULL, status INTEGER, body BLOB NOT NULL, complete INTEGER NOT NULL,
     error TEXT, wall_s REAL NOT NULL, created_s REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS exchanges_of_ask ON exchanges (ask_id);
+"""
+_FEEDBACK = """
+CREATE TABLE feedback (
+    generation INTEGER PRIMARY KEY, candidate_id TEXT NOT NULL, text TEXT NOT NULL, created_s REAL NOT NULL);
 """
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -38,11 +42,13 @@ CREATE TABLE replies (
 CREATE TABLE candidates (
     candidate_id TEXT PRIMARY KEY, generation INTEGER NOT NULL, idx INTEGER NOT NULL, parent_id TEXT,
     status TEXT NOT NULL, source TEXT, sha256 TEXT, stage TEXT, error TEXT, repairs INTEGER NOT NULL, fitness REAL,
-    fitness_std REAL, run_id TEXT, result_json TEXT, reflection TEXT, created_s REAL NOT NULL, updated_s REAL NOT NULL);
+    fitness_std REAL, run_id TEXT, result_json TEXT, reflection TEXT, created_s REAL NOT NULL, updated_s REAL NOT NULL,
+    rung INTEGER NOT NULL DEFAULT 0, rung_fitness REAL);
 CREATE TABLE runs (
     run_id TEXT PRIMARY KEY, candidate_id TEXT, role TEXT NOT NULL, seed INTEGER NOT NULL, folder TEXT NOT NULL,
     status TEXT NOT NULL, fitness REAL, fitness_std REAL, result_json TEXT NOT NULL);
 CREATE TABLE events (id INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+{_FEEDBACK}
 """
 
 _INDEXES = """
@@ -55,8 +61,13 @@ CREATE INDEX IF NOT EXISTS runs_of_role ON runs (role, candidate_id);
 """Without them each look at a long search reads all of its programs, prompts and replies. They say nothing that the
 tables do not, so they are no version: a search that is written to gets them, one that is only read does without."""
 
-_MIGRATIONS: dict[int, str] = {1: _EXCHANGES}
-"""Version -> statements that make the next one of it. Version 1 had no raw answers, or had their table unannounced."""
+_RUNGS = """
+ALTER TABLE candidates ADD COLUMN rung INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE candidates ADD COLUMN rung_fitness REAL;
+"""
+_MIGRATIONS: dict[int, str] = {1: _EXCHANGES, 2: _RUNGS + _FEEDBACK}
+"""Version -> statements that make the next one of it. Version 1 had no raw answers, or had their table unannounced;
+version 2 had no candidates that were stopped early, and no feedback of a person."""
 
 
 class Database:

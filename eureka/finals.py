@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 
 from eureka.archive import Archive, Run
 from eureka.candidate import Candidate
-from eureka.proposing import stored_graph
 from eureka.training import Training, finished_result
 from rewards.function import reward_graph
 from rewards.library.library import load
@@ -34,48 +34,53 @@ EVAL_SEED = 700_001  # held-out episodes of candidates; no training draws from i
 FINAL_EVAL_SEED = 800_001  # those of the finals: the search has not selected on them
 
 
-def final_trainings(
-    task: Task,
-    task_ref: str,
-    config: TrainConfig,
-    best: Candidate,
-    *,
-    folder: Path,
-    seed: int,
-    seeds: int,
-    threads: int,
-    time_limit_s: float | None,
-) -> list[Training]:
-    """The trainings of the comparison: each role on each fresh seed.
+@dataclass(frozen=True)
+class Fresh:
+    """Trainings on fresh seeds with one budget: what all of a comparison share."""
 
-    A role without a reward program (a user's task that brings no human reward) is left out.
-    """
-    assert best.source is not None
-    wanted = {"final": RewardSource(best.source, best.candidate_id)}
-    for role in ("human", "sparse"):
-        source = baseline_source(task, role)
-        if source is not None:
-            wanted[role] = source
-    trainings = []
-    for role, source in wanted.items():
-        graph = stored_graph(folder, best.candidate_id) if role == "final" else _graph_or_none(source, task)
-        for number in range(seeds):
-            run_id = f"{role}_s{seed + FINAL_SEED_OFFSET + number}"
+    task: Task
+    task_ref: str
+    """As a request names it."""
+    config: TrainConfig
+    folder: Path
+    """Each training has a folder below it, named by its run id."""
+    seed: int
+    """The search's; the fresh ones follow `FINAL_SEED_OFFSET` above it."""
+    seeds: int
+    threads: int
+    time_limit_s: float | None
+
+    def final(self, best: Candidate, graph: dict[str, Any] | None) -> list[Training]:
+        """Those of a search's best reward; without its graph each traces the program itself."""
+        assert best.source is not None
+        return self._of("final", RewardSource(best.source, best.candidate_id), graph, best.candidate_id)
+
+    def baseline(self, role: str) -> list[Training]:
+        """Those of the human or the sparse reward; none where the task (a user's) brings no such reward."""
+        source = baseline_source(self.task, role)
+        return [] if source is None else self._of(role, source, _graph_or_none(source, self.task), None)
+
+    def _of(
+        self, role: str, source: RewardSource, graph: dict[str, Any] | None, candidate: str | None
+    ) -> list[Training]:
+        trainings = []
+        for number in range(self.seeds):
+            seed = self.seed + FINAL_SEED_OFFSET + number
             request = TrainRequest(
-                run_id=run_id,
-                candidate_id=best.candidate_id if role == "final" else None,
-                task=task_ref,
+                run_id=f"{role}_s{seed}",
+                candidate_id=candidate,
+                task=self.task_ref,
                 reward=source.text,
                 reward_graph=graph,
                 reward_origin=source.origin,
-                config=config,
-                seed=seed + FINAL_SEED_OFFSET + number,
+                config=self.config,
+                seed=seed,
                 eval_seed=FINAL_EVAL_SEED,
-                threads=threads,
-                time_limit_s=time_limit_s,
+                threads=self.threads,
+                time_limit_s=self.time_limit_s,
             )
-            trainings.append(Training(request, folder / "final" / run_id))
-    return trainings
+            trainings.append(Training(request, self.folder / request.run_id))
+        return trainings
 
 
 def _graph_or_none(source: RewardSource, task: Task) -> dict[str, Any] | None:

@@ -30,7 +30,6 @@ from rl.checkpoint import load_state, read_meta
 from rl.record import RESULT, finite_json, read_json, read_request
 from tasks.errors import UserError
 
-_FINALS = ("final", "human", "sparse")
 _NO_RESULT = "WorkerDied"  # eureka.training: the worker left no result.json
 
 
@@ -81,12 +80,12 @@ def examine(folder: Path) -> list[Fault]:
     except UserError as error:
         return [*faults, Fault(DATABASE, str(error), "restore it from a copy, or start a new search")]
     faults += _database_faults(folder)
-    by_candidate: dict[str, list[Run]] = {}
+    by_candidate: dict[tuple[str, str], list[Run]] = {}
     for run in contents.runs:
-        if run.candidate_id is not None and run.role not in _FINALS:
-            by_candidate.setdefault(run.candidate_id, []).append(run)
+        if run.candidate_id is not None and run.role in ("candidate", "rung"):
+            by_candidate.setdefault((run.candidate_id, _part(run)), []).append(run)
     for candidate in contents.candidates:
-        own = by_candidate.get(candidate.equal_to or candidate.candidate_id, [])
+        own = by_candidate.get((candidate.equal_to or candidate.candidate_id, _ended_at(candidate)), [])
         faults += _candidate_faults(candidate, contents, own, config)
     for run in contents.runs:
         faults += _run_faults(folder, run)
@@ -141,32 +140,49 @@ def _candidate_faults(
         for attempt in range(candidate.repairs + 1):
             if ask_id(name, attempt) not in contents.replies:
                 yield Fault(name, f"it is {status}, and reply {ask_id(name, attempt)} is missing", again)
-    if status in (Status.ACCEPTED, Status.TRAINING, Status.TRAINED, Status.FAILED):
+    if status in (Status.ACCEPTED, Status.TRAINING, Status.TRAINED, Status.FAILED, Status.ELIMINATED):
         if not candidate.source:
             yield Fault(name, f"it is {status} without a program", again)
         elif RewardSource(candidate.source).sha256 != candidate.reward_sha256:
             yield Fault(name, "its program is not the one whose hash was noted", again)
-    if status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED) and not candidate.error:
+    if status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED, Status.ELIMINATED) and not candidate.error:
         yield Fault(name, f"it is {status} without a reason", again)
     if status is not Status.TRAINED and candidate.fitness is not None:
         yield Fault(name, f"it is {status} and has a fitness", again)
-    if status is Status.TRAINED:
+    if status is not Status.ELIMINATED and candidate.rung_fitness is not None:
+        yield Fault(name, f"it is {status} and has the fitness of a rung", again)
+    if status in (Status.TRAINED, Status.ELIMINATED):
         yield from _fitness_faults(candidate, runs, config)
     if status is Status.FAILED and all(run.status == "ok" for run in runs):
         yield Fault(name, "it failed, and none of its trainings did", again)
 
 
+def _part(run: Run) -> str:
+    """Which part of a candidate's training a run is: "rung1", or "" for the whole."""
+    return run.run_id.rpartition("_")[2] if run.role == "rung" else ""
+
+
+def _ended_at(candidate: Candidate) -> str:
+    """The part of its training that its state is the result of, named like `_part`."""
+    run_id = str((candidate.result or {}).get("run_id", ""))
+    return run_id.rpartition("_")[2] if "_rung" in run_id else ""
+
+
 def _fitness_faults(candidate: Candidate, runs: list[Run], config: SearchConfig | None) -> Iterator[Fault]:
     name = candidate.candidate_id
     # In a search that was cut off, further seeds of a leader may be there that its fitness does not know yet.
-    counted = sorted(runs, key=lambda run: run.seed)[: candidate.seeds]
+    told = candidate.fitness if candidate.status is Status.TRAINED else candidate.rung_fitness
+    seeds = candidate.seeds or len((candidate.result or {}).get("fitness_by_seed", (told,)))
+    counted = sorted(runs, key=lambda run: run.seed)[:seeds]
     good = [run.fitness for run in counted if run.status == "ok" and run.fitness is not None]
-    least = max(candidate.seeds, config.seeds_per_candidate if config else 1)
+    least = max(seeds, config.seeds_per_candidate if config else 1)
     mean = over_seeds(good)
     if len(good) < least:
-        yield Fault(name, f"it is trained, and {len(good)} of {least} trainings are there", "restore search.db")
-    elif mean is not None and not _equal(mean.mean, candidate.fitness):
-        what = f"its fitness is {candidate.fitness!r}, the mean of its trainings {mean.mean!r}"
+        yield Fault(
+            name, f"it is {candidate.status}, and {len(good)} of {least} trainings are there", "restore search.db"
+        )
+    elif mean is not None and not _equal(mean.mean, told):
+        what = f"its fitness is {told!r}, the mean of its trainings {mean.mean!r}"
         yield Fault(name, what, "restore search.db from a copy")
 
 
@@ -258,6 +274,7 @@ def _end_faults(folder: Path, contents: Contents, config: SearchConfig | None) -
     if open_ones:
         yield Fault(DONE, f"it is there, and {', '.join(open_ones[:5])} are not settled", resume)
     planned = config.samples * config.generations if config else len(contents.candidates)
+    planned += config is not None and config.init_reward is not None
     if len(contents.candidates) < planned:
         yield Fault(DONE, f"it is there, with {len(contents.candidates)} of {planned} candidates", resume)
     if winner is None:

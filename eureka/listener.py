@@ -23,8 +23,8 @@ class Listener:
     def judged(self, candidate: Candidate) -> None:
         """The gate has decided on a candidate, after its repairs."""
 
-    def run_started(self, run_id: str, run_dir: Path, iterations: int) -> None:
-        """A training is queued; its metrics will appear in run_dir."""
+    def run_started(self, run_id: str, run_dir: Path, iterations: int, start_iteration: int = 0) -> None:
+        """A training is queued, from one iteration to another; its metrics will appear in run_dir."""
 
     def run_ended(self, run_id: str, status: str, fitness: float | None) -> None:
         """A training has ended."""

@@ -27,6 +27,7 @@ PROGRAM_CAP = 20_000  # characters, about 5,000 tokens
 PROBLEMS_CAP = 8_000
 REFLECTION_CAP = 10_000
 REPLY_CAP = 24_000
+FEEDBACK_CAP = 2_000
 MEMORY_LINES = 60
 
 FIRST_STYLES = (
@@ -79,8 +80,9 @@ class TaskView:
     """By what a policy learns: sentences."""
 
     @classmethod
-    def of(cls, task: Task, training: TrainConfig | None = None) -> TaskView:
-        """The view of a task that is trained by `training`, the task's own settings where None.
+    def of(cls, task: Task, training: TrainConfig | None = None, halving: str = "") -> TaskView:
+        """The view of a task that is trained by `training`, the task's own settings where None; `halving` is a sentence
+        on which trainings are cut short.
 
         Raises OSError where the task's source cannot be read.
         """
@@ -95,7 +97,7 @@ class TaskView:
             max_steps=round(task.episode_length_s / task.control_dt_s),
             fitness_unit=task.fitness_unit,
             source=designer_source(task),
-            learning=learning(training or config_for(task), task.control_dt_s),
+            learning=learning(training or config_for(task), task.control_dt_s) + halving,
         )
 
 
@@ -150,6 +152,7 @@ def next_messages(
     index: int = 0,
     samples: int = 1,
     remembered: Remembered | None = None,
+    feedback: str | None = None,
 ) -> tuple[Message, ...]:
     """The conversation that asks for a better program.
 
@@ -160,7 +163,9 @@ def next_messages(
         reflection: what the best's training looked like; `best.reflection` where None.
         index, samples: which sample is asked for, and how many there are.
         remembered: what follows from the history, where it is known; the samples of a generation share it.
+        feedback: what a person said of the best policy.
     """
+    said = cut((feedback or "").strip(), FEEDBACK_CAP)
     source = cut(best.source or "", PROGRAM_CAP)
     happened = cut(reflection or best.reflection or "no record", REFLECTION_CAP)
     remembered = remembered or Remembered(memory(history), runner_up(best, ranked(history)))
@@ -175,7 +180,8 @@ def next_messages(
         best_source=source,
         reflection=happened,
         memory=remembered.text,
-        fence=fence_for(source, happened, remembered.text, rival_source),
+        said=said,
+        fence=fence_for(source, happened, remembered.text, rival_source, said),
         index=index,
         samples=samples,
         style=NEXT_STYLES[index % len(NEXT_STYLES)],
@@ -207,14 +213,16 @@ def repair_messages(previous: Sequence[Message], reply: str | None, problems: st
 
 
 def memory(history: Sequence[Candidate], lines: int = MEMORY_LINES, further: int = 0) -> str:
-    """At most `lines` earlier attempts, a line each: the scored, best first; then failures, newest first.
+    """At most `lines` earlier attempts, a line each: the scored, best first; then those stopped early and failures,
+    newest first. Fitness at a rung ranks nothing: it stands for its own rung alone.
 
     `further` attempts that are not in `history` are counted with those that get no line.
     """
     scored = ranked(history)
-    failed = [c for c in history if not c.scored and c.status in (Status.REFUSED, Status.NO_REPLY, Status.FAILED)]
+    unranked = (Status.ELIMINATED, Status.REFUSED, Status.NO_REPLY, Status.FAILED)
+    failed = [c for c in history if not c.scored and c.status in unranked]
     failed.sort(key=lambda c: (-c.generation, c.index))
-    # Failures are kept in sight: a third of the lines is theirs where there are that many.
+    # They are kept in sight: a third of the lines is theirs where there are that many.
     room = max(lines - len(failed), lines - lines // 3)
     chosen = scored[:room] + failed[: lines - min(len(scored), room)]
     left_out = len(scored) + len(failed) + further - len(chosen)

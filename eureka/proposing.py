@@ -128,7 +128,13 @@ def first_ask(context: DesignContext, view: prompts.TaskView, remembered: prompt
         messages = prompts.initial_messages(view, index=place, samples=samples, history=history, remembered=remembered)
     else:
         messages = prompts.next_messages(
-            view, best=context.best, history=history, index=place, samples=samples, remembered=remembered
+            view,
+            best=context.best,
+            history=history,
+            index=place,
+            samples=samples,
+            remembered=remembered,
+            feedback=context.feedback,
         )
     return Ask(ask_id(name, 0), name, 0, messages, context)
 

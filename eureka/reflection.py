@@ -219,6 +219,7 @@ def summarise(candidate: Candidate) -> str:
         Status.REFUSED: f"refused at {candidate.stage or 'the gate'}",
         Status.NO_REPLY: "no usable reply",
         Status.FAILED: "training failed",
+        Status.ELIMINATED: "not ranked",
     }.get(candidate.status, str(candidate.status))
     reason = _plain(candidate.error or "", ERROR_CAP)
     return f"{candidate.candidate_id}: {what}" + (f" ({reason})" if reason else "") + terms

@@ -19,7 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from eureka import report_story as story
-from eureka.candidate import Candidate, best
+from eureka.candidate import Candidate, Status, best
+from eureka.halving import spent
 from eureka.report_charts import FitnessChart, Level, fitness_chart
 from eureka.report_data import SearchRecord, flatten, number, read_search
 from eureka.report_text import (
@@ -38,6 +39,7 @@ REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "report_template"
 CHART_SIZES = {"wide": (960, 420), "narrow": (360, 340)}
 """Name -> width and height in pixels; the style sheet shows the one that fits the window."""
+SETTING_SHOWN = 200  # characters; a setting may be a whole program
 
 
 def write_report(folder: Path) -> Path:
@@ -59,8 +61,8 @@ def write_report(folder: Path) -> Path:
 
 
 @functools.cache
-def _environment() -> Environment:
-    """The templates; a search renders its page after every training, and compiling them is most of the work."""
+def page_environment() -> Environment:
+    """The templates of our pages; a search renders its one after every training, and compiling is most of the work."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -77,7 +79,7 @@ def _environment() -> Environment:
 
 def render(record: SearchRecord) -> str:
     """The page of a search as HTML text."""
-    environment = _environment()
+    environment = page_environment()
     script = environment.get_template("script.js.j2").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html.j2").render(
@@ -158,6 +160,15 @@ def header_facts(record: SearchRecord) -> list[tuple[str, str]]:
                 f"{format_count(worlds)} worlds{steps_text} × {format_count(iterations)} iterations{total}",
             )
         )
+    rungs = record.runs_of_role("rung")
+    if rungs:
+        stopped = sum(generation.statuses.get(Status.ELIMINATED.value, 0) for generation in record.counts.generations)
+        words = f"{format_count(stopped)} candidates stopped early"
+        if record.whole:  # else not all results are read
+            own = [*rungs, *record.runs_of_role("candidate")]
+            told = [(r.candidate_id or "", r.seed or 0, int(number(r.result.get("env_steps")) or 0)) for r in own]
+            words += f"; {format_count(spent(told))} steps in all"
+        facts.append(("halving", words))
     limit, tokens = number(record.setting("time_limit_s")), number(record.setting("max_tokens_total"))
     if limit:
         facts.append(("time limit", f"{format_seconds(limit)} per training"))
@@ -202,7 +213,8 @@ def _charts(
     unit: str,
 ) -> list[tuple[str, Markup]]:
     planned = number(record.setting("generations", "n")) or 0
-    begun = max((generation.number for generation in record.counts.generations), default=0)
+    numbers = [generation.number for generation in record.counts.generations]
+    begun, first = max(numbers, default=0), min([1, *numbers])
     levels = [
         Level(role, result.label, result.mean, result.spread)
         for role, result in roles.items()
@@ -219,7 +231,8 @@ def _charts(
         best=story.best_lines(record.counts.generations),
         levels=levels,
         finals=finals,
-        generations=max(int(planned), begun, 1),
+        generations=max(int(planned), begun, 1) + (1 - first),
+        first=first,
         unit=unit,
         lineage=[candidate.candidate_id for candidate in story.lineage(record.candidates, top)] if top else [],
     )
@@ -239,4 +252,5 @@ def _dash(value: Any) -> Any:
 
 
 def _setting_text(value: Any) -> str:
-    return DASH if value is None else str(value)
+    text = DASH if value is None else str(value)
+    return text if len(text) <= SETTING_SHOWN else f"{text[:SETTING_SHOWN]}..."

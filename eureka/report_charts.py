@@ -52,7 +52,7 @@ class FitnessChart:
         best: generation -> best fitness so far.
         levels: human and sparse.
         finals: (fitness, tip) of the final runs.
-        generations: how many generations the axis has room for.
+        generations: how many generations the axis has room for, the first included.
         unit: the fitness's unit.
         lineage: ids of the best reward's line, oldest first.
     """
@@ -65,6 +65,8 @@ class FitnessChart:
     generations: int
     unit: str
     lineage: Sequence[str] = field(default_factory=tuple)
+    first: int = 1
+    """The generation of the first column: 0 where a person gave a reward to start from."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _dot_places(chart: FitnessChart, frame: Frame, column: float) -> dict[str, t
     for generation, members in generations.items():
         gap = min(16.0, column * 0.8 / len(members))
         for position, dot in enumerate(members):
-            x = frame.left + (generation - 0.5) * column + (position - (len(members) - 1) / 2) * gap
+            x = frame.left + (generation - chart.first + 0.5) * column + (position - (len(members) - 1) / 2) * gap
             has_score = dot.fitness is not None and math.isfinite(dot.fitness)
             places[dot.candidate_id] = (
                 x,
@@ -181,9 +183,9 @@ def _axes(chart: FitnessChart, frame: Frame, column: float, narrow: bool) -> lis
         _text(frame.left, frame.top - 12, f"fitness, {chart.unit}" if chart.unit else "fitness", "axis", "start")
     )
     step = math.ceil(chart.generations / (5 if narrow else 12))
-    for generation in range(1, chart.generations + 1, step):
-        x = frame.left + (generation - 0.5) * column
-        parts.append(_text(x, frame.bottom + 42, str(generation), "tick", "middle"))
+    for place in range(0, chart.generations, step):
+        x = frame.left + (place + 0.5) * column
+        parts.append(_text(x, frame.bottom + 42, str(chart.first + place), "tick", "middle"))
     if chart.finals:
         x = frame.left + (chart.generations + 0.5) * column
         parts.append(_text(x, frame.bottom + 42, "final", "tick", "middle"))
@@ -224,7 +226,7 @@ def _best_line(chart: FitnessChart, frame: Frame, column: float) -> list[Markup]
         return []
     path = ""
     for generation, value in sorted(chart.best.items()):
-        x, y = frame.left + (generation - 1) * column, frame.y(value)
+        x, y = frame.left + (generation - chart.first) * column, frame.y(value)
         path += f"{'V' if path else f'M{_px(x)} '}{_px(y)} H{_px(x + column)} "
     return [Markup('<path class="best-line" d="{}"/>').format(path.strip())]
 

@@ -86,6 +86,7 @@ class SearchRecord:
         updated_s: Unix time of the newest entry that was read, None for an empty search.
         counts: over all candidates.
         choice: which candidates have a line, and which are shown in full; only their prompts and replies are read.
+        feedback: generation -> what a person said after it.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ class SearchRecord:
     updated_s: float | None
     counts: Counts
     choice: Choice
+    feedback: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -115,29 +117,36 @@ class SearchRecord:
         return default
 
     def run_of(self, candidate_id: str) -> Run | None:
-        """The training that tells most about a candidate: one that failed, else that of the first seed.
+        """The training that tells most about a candidate: one that failed, else that of the first seed; of a candidate
+        that did not train to the end, its last rung.
 
         Only a training that has ended is in the database; one that goes on is found by its folder.
         """
-        own = self._by_candidate.get(candidate_id, [])
-        failed = [run for run in own if run.status != "ok"]
-        if own:
+        own = self._by_candidate.get(("candidate", candidate_id), [])
+        rungs = self._by_candidate.get(("rung", candidate_id), [])
+        failed = [run for run in own or rungs if run.status != "ok"]
+        if failed or own:
             return (failed or own)[0]
-        places = sorted(path.parent for path in (self.folder / "candidates" / candidate_id).glob(f"s*/{METRICS}"))
+        places = [path.parent for path in (self.folder / "candidates" / candidate_id).glob(f"s*/{METRICS}")]
         if not places:
-            return None
-        place = places[-1]
-        return Run(f"{candidate_id}_{place.name}", "candidate", None, place, "training", None, None, candidate_id)
+            return rungs[-1] if rungs else None
+        # A later rung has the metrics of the one before too; the last one's folder has the seed alone as its name.
+        place = max(places, key=lambda place: ("_" not in place.name, place.name))
+        found = next((run for run in rungs if run.folder == place), None)
+        run_id = f"{candidate_id}_{place.name}"
+        return found or Run(run_id, "candidate", None, place, "training", None, None, candidate_id)
 
     @cached_property
-    def _by_candidate(self) -> dict[str, list[Run]]:
-        found: dict[str, list[Run]] = {}
-        for run in self.runs_of_role("candidate"):
-            found.setdefault(run.candidate_id or "", []).append(run)
+    def _by_candidate(self) -> dict[tuple[str, str], list[Run]]:
+        """Role and candidate -> its runs."""
+        found: dict[tuple[str, str], list[Run]] = {}
+        for role in ("candidate", "rung"):
+            for run in self.runs_of_role(role):
+                found.setdefault((role, run.candidate_id or ""), []).append(run)
         return found
 
     def runs_of_role(self, role: str) -> list[Run]:
-        """The runs of "candidate", "final", "human" or "sparse", by seed."""
+        """The runs of "candidate", "rung", "final", "human" or "sparse", by seed."""
         return sorted((run for run in self.runs if run.role == role), key=lambda run: (run.seed or 0, run.run_id))
 
 
@@ -201,13 +210,15 @@ def _tables(connection: sqlite3.Connection, choice: Choice) -> dict[str, list[di
         shown = (as_json(choice.listed),)
         candidates += f" WHERE candidate_id IN {SHOWN}"
         others = "SELECT * FROM runs WHERE role IN ('final', 'human', 'sparse')"
-        runs += f" WHERE role='candidate' AND candidate_id IN {SHOWN} UNION ALL {others}"
+        runs += f" WHERE role IN ('candidate', 'rung') AND candidate_id IN {SHOWN} UNION ALL {others}"
     last = f"SELECT * FROM events ORDER BY id DESC LIMIT {EVENTS_READ}"
+    asked = connection.execute("SELECT 1 FROM sqlite_master WHERE name='feedback'").fetchone()  # since version 3
     return {
         "meta": [dict(row) for row in connection.execute("SELECT * FROM meta WHERE key NOT GLOB 'generation_*_done'")],
         "candidates": [dict(row) for row in connection.execute(candidates, shown)],
         "runs": [dict(row) for row in connection.execute(runs, shown)],
         "events": [dict(row) for row in connection.execute(last)],
+        "feedback": [dict(row) for row in connection.execute("SELECT * FROM feedback")] if asked else [],
     }
 
 
@@ -249,6 +260,7 @@ def _record(
         updated_s=max((time for time in times if time is not None), default=None),
         counts=counts,
         choice=choice,
+        feedback={row["generation"]: row["text"] for row in tables["feedback"] if row["text"]},
     )
 
 
@@ -281,6 +293,8 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         result=result or None,
         reflection=row["reflection"],
         repairs=row["repairs"] or 0,
+        rung=row.get("rung") or 0,
+        rung_fitness=_fitness(row.get("rung_fitness"), result) if row["status"] == Status.ELIMINATED else None,
     )
 
 

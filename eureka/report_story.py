@@ -46,6 +46,8 @@ class GenerationStory:
     generation: int
     verdict: str
     sentence: str
+    said: str = ""
+    """What a person said after it."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +107,17 @@ def generation_stories(record: SearchRecord, unit: str) -> list[GenerationStory]
     if not record.whole:
         improved = [pair for pair in told[:-STORIES] if _improved(*pair)]
         told = improved[-STORIES:] + told[-STORIES:]
-    return [_story(generation, before, unit) for generation, before in told]
+    return [_story(generation, before, unit, record.feedback.get(generation.number, "")) for generation, before in told]
 
 
 def _improved(generation: Generation, before: Generation | None) -> bool:
     return generation.fitness is not None and (before is None or generation.fitness > (before.fitness or 0.0))
 
 
-def _story(generation: Generation, before: Generation | None, unit: str) -> GenerationStory:
+def _story(generation: Generation, before: Generation | None, unit: str, said: str) -> GenerationStory:
     members = sum(generation.statuses.values())
     open_ones = sum(many for status, many in generation.statuses.items() if not Status(status).settled)
+    stopped = generation.statuses.get(Status.ELIMINATED.value, 0)
     so_far = f"the best so far stays {before.best_id} with {_with_unit(before.fitness, unit)}" if before else ""
     reached = _with_unit(generation.fitness, unit)
     if generation.fitness is None:
@@ -133,10 +136,12 @@ def _story(generation: Generation, before: Generation | None, unit: str) -> Gene
     else:
         verdict = "not improved"
         sentence = f"the best fitness did not improve: {generation.best_id} reached {reached}, and {so_far}"
+    if stopped:
+        sentence += f"; {stopped} {'were' if stopped > 1 else 'was'} stopped early"
     if open_ones:
         sentence = f"{open_ones} of {_several(members)} not finished; up to now {sentence}"
         verdict = verdict if verdict == "improved" else "running"
-    return GenerationStory(generation.number, verdict, sentence[0].upper() + sentence[1:] + ".")
+    return GenerationStory(generation.number, verdict, sentence[0].upper() + sentence[1:] + ".", said)
 
 
 def _several(members: int) -> str:

@@ -21,7 +21,7 @@ from eureka.report_charts import Dot
 from eureka.report_curves import Curve, component_names, training_curves
 from eureka.report_data import Attempt, Run, SearchRecord, number
 from eureka.report_story import first_line
-from eureka.report_text import DASH, diff_size, format_number, format_spread, highlight, unified_diff
+from eureka.report_text import DASH, diff_size, format_count, format_number, format_spread, highlight, unified_diff
 from rl.record import METRICS, read_json, read_metrics
 from tasks.errors import UserError
 
@@ -30,7 +30,7 @@ EMBED_LIMIT_BYTES = 12_000_000
 LONG_MESSAGE = 600
 """Characters from which a message that the page already shows is linked, not repeated."""
 
-STATUS_TEXT = {"no_reply": "no reply"}
+STATUS_TEXT = {"no_reply": "no reply", "eliminated": "stopped early"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,14 @@ class CandidateView:
     def id(self) -> str:
         """The candidate's id."""
         return self.candidate.candidate_id
+
+    @property
+    def at_rung(self) -> str:
+        """Fitness where its training was stopped, and after how many iterations; "" where it was not."""
+        if self.candidate.status is not Status.ELIMINATED:
+            return ""
+        iterations = (self.candidate.result or {}).get("iterations")
+        return f"{format_number(self.candidate.rung_fitness)} after iteration {format_count(number(iterations))}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     for each generation
         the designer writes K programs, knowing the best so far and everything tried
         each passes the gate, or gets its errors back up to R times
-        the survivors train; their fitness is measured on held-out episodes
+        the survivors train, the worse half of them not to the end; their fitness is measured on held-out episodes
         the best of them train on further seeds, until those that lead have been confirmed
     the best reward, the human one and the sparse one train on fresh seeds
 
@@ -13,7 +13,6 @@ so a search may be killed at any moment and resumed: finished trainings and paid
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,23 +21,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eureka import finals, prompts
+from eureka import feedback, finals, halving, prompts
 from eureka.archive import Archive, Run
 from eureka.best import keep_best
-from eureka.candidate import Candidate, Status, candidate_id
-from eureka.designers.base import Ask, DesignContext, Designer
+from eureka.candidate import Candidate, Status, ask_id, candidate_id
+from eureka.designers.base import Ask, DesignContext, Designer, Message
 from eureka.disk import Patience, network_line
 from eureka.executors.base import Executor
 from eureka.listener import Listener
 from eureka.proposing import Gate, first_ask, propose, stored_graph
 from eureka.report import write_report
+from eureka.report_story import first_line
 from eureka.score import Score, human_normalised, over_seeds
 from eureka.search_config import CONFIG_FILE, DATABASE, DONE, SearchConfig, load_config, locked, start_folder
-from eureka.settling import settle, unconfirmed
+from eureka.settling import unconfirmed
+from eureka.trainer import Trainer
 from eureka.training import Training, run_trainings
 from eureka.twins import Twins, as_twin, follows
 from rl.config import to_json
-from rl.record import TrainRequest, write_json_atomic
+from rl.record import write_json_atomic
 from tasks.env import sample_signals
 from tasks.errors import UserError
 from tasks.registry import absolute_ref, make
@@ -64,7 +65,12 @@ class SearchResult:
 
 
 def run_search(
-    folder: Path, config: SearchConfig, designer: Designer, executor: Executor, listener: Listener | None = None
+    folder: Path,
+    config: SearchConfig,
+    designer: Designer,
+    executor: Executor,
+    listener: Listener | None = None,
+    person: feedback.Person | None = None,
 ) -> SearchResult:
     """Run a search, or go on with one.
 
@@ -74,10 +80,11 @@ def run_search(
         designer: Who writes the rewards.
         executor: Where candidates train.
         listener: Told of everything that happens.
+        person: Who is asked for feedback, where the config wants it; the terminal when not given.
 
     Raises:
-        UserError: the designer cannot go on, the folder is in use, or its database is damaged. What was finished is
-            kept.
+        UserError: the designer cannot go on, there is nobody to ask for feedback, the given reward is refused, the
+            folder is in use, or its database is damaged. What was finished is kept.
     """
     listener = listener or Listener()
     with locked(folder):
@@ -86,8 +93,12 @@ def run_search(
             listener.say(warning)
         search = _Search(folder, config, designer, executor, listener)
         try:
+            if config.init_reward is not None:
+                search.run_given(config.init_reward)
             for generation in range(1, config.generations + 1):
                 search.run_generation(generation)
+                if config.feedback and generation < config.generations:
+                    search.ask_person(generation, person or feedback.AtTerminal(say=listener.say))
             return search.conclude()
         except (UserError, KeyboardInterrupt) as stop:
             search.note_stop(str(stop) or "interrupted")
@@ -112,7 +123,8 @@ class _Search:
         self.train_config = config.training()
         self.patience = Patience(folder, listener.say)
         self.archive = Archive(folder / DATABASE, patience=self.patience)
-        self.view = prompts.TaskView.of(self.task, self.train_config)
+        self.trainer = Trainer(folder, config, self.archive, executor, listener, self._report)
+        self.view = prompts.TaskView.of(self.task, self.train_config, halving.announced(self.trainer.rungs))
         states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
         self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.twins = Twins(folder)
@@ -159,19 +171,9 @@ class _Search:
         """One generation, from prompts to fitness."""
         self.listener.generation_started(generation, self.config.generations)
         parent = self.archive.best(before=generation)
-        candidates = self._open_candidates(generation, parent)
-        judged = propose(
-            candidates,
-            self._first_asks(generation, candidates, parent),
-            designer=self.designer,
-            gate=self.gate,
-            archive=self.archive,
-            repairs=self.config.repairs,
-            folder=self.folder,
-            listener=self.listener,
-            patience=self.patience,
-        )
-        self._report()
+        candidates = self._open_candidates(generation, parent, self.config.samples)
+        asks = self._first_asks(generation, candidates, parent)
+        judged = self._propose(candidates, asks, self.designer, self.config.repairs)
         self._train_generation([c for c in judged if c.status in (Status.ACCEPTED, Status.TRAINING)], generation)
         self._confirm(generation)
 
@@ -184,6 +186,46 @@ class _Search:
         self.listener.generation_ended(generation, now_best, improved)
         self._report(generation_ended=True)
 
+    def _propose(
+        self, candidates: list[Candidate], asks: dict[str, Ask], designer: Designer, repairs: int
+    ) -> list[Candidate]:
+        judged = propose(
+            candidates,
+            asks,
+            designer=designer,
+            gate=self.gate,
+            archive=self.archive,
+            repairs=repairs,
+            folder=self.folder,
+            listener=self.listener,
+            patience=self.patience,
+        )
+        self._report()
+        return judged
+
+    def run_given(self, program: str) -> None:
+        """Generation 0: the program a person starts from, through the gate and trained like any other."""
+        candidate = self._open_candidates(0, None, 1)[0]
+        messages = (Message("user", "The reward program that a person starts this search from."),)
+        ask = Ask(ask_id(feedback.GIVEN, 0), feedback.GIVEN, 0, messages, self._context(0, 0, None, (), 1))
+        judged = self._propose([candidate], {feedback.GIVEN: ask}, feedback.Giver(program), repairs=0)[0]
+        if judged.status is Status.REFUSED:
+            raise UserError(f"the given reward is refused: {first_line(judged)}; mend it and start a new search.")
+        self._train_generation([judged] if judged.status in (Status.ACCEPTED, Status.TRAINING) else [], 0)
+        self._report(generation_ended=True)
+
+    def ask_person(self, generation: int, person: feedback.Person) -> None:
+        """What a person says of the best so far: asked once, stored before it is used."""
+        leader = self.archive.best(before=generation + 1)
+        if leader is None or self.archive.feedback(generation) is not None:
+            return
+        say, video = self.listener.say, self.config.video
+        runs = self._good_runs(self.archive.runs("candidate", leader.trained_as))
+        shown = feedback.show(self.folder, self.task, leader, runs, video, generation, say)
+        said = feedback.clean(person.ask(generation, shown, feedback.place(self.folder, generation)))
+        self.archive.add_feedback(generation, leader.candidate_id, said)
+        self._report()
+
     def _first_asks(self, generation: int, candidates: list[Candidate], parent: Candidate | None) -> dict[str, Ask]:
         """The first request of each candidate that waits for one."""
         waiting = [c for c in candidates if c.status is Status.PROPOSED]
@@ -193,14 +235,15 @@ class _Search:
         with closing(self.archive.ranked(before=generation)) as order:
             rival = None if parent is None else prompts.runner_up(parent, order)
         remembered = prompts.Remembered(prompts.memory(history.candidates, further=history.further), rival)
-        contexts = {c.candidate_id: self._context(generation, c.index, parent, history.candidates) for c in waiting}
+        told, samples = history.candidates, self.config.samples
+        contexts = {c.candidate_id: self._context(generation, c.index, parent, told, samples) for c in waiting}
         return {name: first_ask(context, self.view, remembered) for name, context in contexts.items()}
 
-    def _open_candidates(self, generation: int, parent: Candidate | None) -> list[Candidate]:
+    def _open_candidates(self, generation: int, parent: Candidate | None, samples: int) -> list[Candidate]:
         """This generation's candidates: those in the archive, and new ones for the missing places."""
         known = {c.candidate_id: c for c in self.archive.candidates(generation)}
         opened = []
-        for index in range(self.config.samples):
+        for index in range(samples):
             name = candidate_id(generation, index)
             if name not in known:
                 known[name] = Candidate(name, generation, index, parent_id=parent.candidate_id if parent else None)
@@ -209,7 +252,7 @@ class _Search:
         return opened
 
     def _context(
-        self, generation: int, index: int, parent: Candidate | None, history: tuple[Candidate, ...]
+        self, generation: int, index: int, parent: Candidate | None, history: tuple[Candidate, ...], samples: int
     ) -> DesignContext:
         components = None if parent is None else (parent.result or {}).get("components")
         return DesignContext(
@@ -222,14 +265,15 @@ class _Search:
             best_components=components,
             generation=generation,
             index=index,
-            samples=self.config.samples,
+            samples=samples,
             seed=self.config.seed,
+            feedback=self.archive.feedback(generation - 1) or None,
         )
 
     def _train_generation(self, survivors: list[Candidate], generation: int) -> None:
         """Train what the gate took; of candidates whose rewards compute the same, the first one for all."""
         firsts = self.twins.firsts(self.archive.candidates(generation))
-        self._start_training([c for c in survivors if c.candidate_id not in firsts])
+        self.trainer.train([c for c in survivors if c.candidate_id not in firsts])
         for candidate in survivors:
             if candidate.candidate_id not in firsts:
                 continue
@@ -239,31 +283,7 @@ class _Search:
                 self.listener.say(f"{candidate.candidate_id} computes the same as {first.candidate_id}: trained once")
                 self.archive.put_candidate(as_twin(candidate, first))
             else:
-                self._start_training([candidate])
-
-    def _start_training(self, candidates: list[Candidate]) -> None:
-        for candidate in candidates:
-            self.archive.put_candidate(dataclasses.replace(candidate, status=Status.TRAINING))
-        self._train(candidates, self.config.seeds_per_candidate)
-
-    def _train(self, candidates: list[Candidate], seeds: int) -> None:
-        """Train candidates on their first `seeds` seeds, those that have trained already excepted; each is settled as
-        soon as its last seed has ended."""
-        by_id = {c.candidate_id: c for c in candidates}
-        results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in by_id}
-
-        def on_result(training: Training, result: dict[str, Any]) -> None:
-            name = training.request.candidate_id
-            assert name is not None
-            self.archive.put_run(self._run(training, result))
-            results[name][training.request.seed] = {**result, "run_dir": training.run_dir}
-            if len(results[name]) == seeds:
-                settled = settle(by_id[name], [results[name][seed] for seed in sorted(results[name])])
-                self.archive.put_candidate(settled, run_id=training.run_id)
-                self._report()
-
-        trainings = [self._training(c, number) for c in candidates for number in range(seeds)]
-        run_trainings(trainings, self.executor, self.listener, on_result)
+                self.trainer.train([candidate])
 
     def _confirm(self, generation: int) -> None:
         """Train the leaders on further seeds until all who lead have been: the best of many by few seeds is a lucky
@@ -278,7 +298,7 @@ class _Search:
                 return
             names = ", ".join(c.candidate_id for c in waiting)
             self.listener.say(f"generation {generation}: {names} on {self.config.confirm_seeds} further seeds")
-            self._train(waiting, seeds)
+            self.trainer.train_whole(waiting, seeds)
             for earlier in sorted({c.generation for c in waiting} - {generation}):
                 self._update_twins(earlier)
 
@@ -288,28 +308,6 @@ class _Search:
             first = None if candidate.equal_to is None else self.archive.candidate(candidate.equal_to)
             if first is not None and as_twin(candidate, first) != candidate:
                 self.archive.put_candidate(as_twin(candidate, first))
-
-    def _training(self, candidate: Candidate, number: int) -> Training:
-        assert candidate.source is not None
-        seed = self.config.seed + number
-        request = TrainRequest(
-            run_id=f"{candidate.candidate_id}_s{seed}",
-            candidate_id=candidate.candidate_id,
-            task=self.task_ref,
-            reward=candidate.source,
-            reward_graph=stored_graph(self.folder, candidate.candidate_id),
-            reward_origin=candidate.candidate_id,
-            config=self.train_config,
-            seed=seed,
-            eval_seed=finals.EVAL_SEED,
-            threads=self.config.threads,
-            time_limit_s=self.config.time_limit_s,
-        )
-        return Training(request, self.folder / "candidates" / candidate.candidate_id / f"s{seed}")
-
-    def _run(self, training: Training, result: dict[str, Any]) -> Run:
-        row = finals.final_run(training, result, self.folder)
-        return dataclasses.replace(row, role="candidate")
 
     def conclude(self) -> SearchResult:
         """Compare the best reward with the human and the sparse one, film it, and write the marker."""
@@ -333,17 +331,18 @@ class _Search:
 
     def _compare(self, winner: Candidate) -> None:
         runs = self.folder.resolve().parent
-        trainings = finals.final_trainings(
+        fresh = finals.Fresh(
             self.task,
             self.task_ref,
             self.train_config,
-            winner,
-            folder=self.folder,
+            self.folder / "final",
             seed=self.config.seed,
             seeds=self.config.final_seeds,
             threads=self.config.threads,
             time_limit_s=self.config.time_limit_s,
         )
+        trainings = fresh.final(winner, stored_graph(self.folder, winner.candidate_id))
+        trainings += fresh.baseline("human") + fresh.baseline("sparse")
         roles = {finals.role_of(training) for training in trainings}
         for role in ("human", "sparse"):
             if role not in roles:
@@ -360,6 +359,8 @@ class _Search:
 
     def _runs_of(self, winner: Candidate) -> list[Run]:
         """Runs of the winning reward that left a policy, best first: the finals, else the candidate's own."""
-        runs = self.archive.runs("final") or self.archive.runs("candidate", winner.candidate_id)
+        return self._good_runs(self.archive.runs("final") or self.archive.runs("candidate", winner.candidate_id))
+
+    def _good_runs(self, runs: list[Run]) -> list[Run]:
         good = [run for run in runs if run.status == "ok" and run.fitness is not None]
         return sorted(good, key=lambda run: -(run.fitness or 0.0))

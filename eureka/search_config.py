@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from eureka.designers.base import DesignerConfig
 from eureka.disk import check_writable, remove_parts
+from eureka.halving import AUTOMATIC_ABOVE
 from rl.config import TrainConfig, config_for
 from rl.record import read_json, write_json_atomic
 from tasks import registry
@@ -30,7 +31,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-SCHEMA = 2
+SCHEMA = 3
+Halving = Literal["auto", "on", "off"]
 CONFIG_FILE, DATABASE, DONE, LOCK = "search.json", "search.db", "done", "lock"
 _LOCK_WAIT_S = 1.0  # a search that was just killed, or a look at the lock, may hold it for a moment
 
@@ -55,8 +57,15 @@ class SearchConfig:
     """Leaders whose fitness is confirmed on further seeds, after each generation; 0 takes the first figure as it is."""
     confirm_seeds: int = 2
     """Further trainings of a leader; its fitness is then the mean of all."""
+    halving: Halving = "auto"
+    """Whether the worse half of a generation is stopped after a quarter of the training, and again after half of it;
+    "auto": above 4 samples."""
     final_seeds: int = 3
     """Fresh seeds on which the best, the human and the sparse reward are trained at the end; 0 skips that."""
+    init_reward: str | None = None
+    """Text of a program to start from: candidate g00_c00, the first parent and the one to beat."""
+    feedback: bool = False
+    """Whether a person is asked for a sentence on the best policy after each generation but the last."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Training settings that differ from the task's; field names of rl.config.TrainConfig."""
     time_limit_s: float | None = 3600.0
@@ -83,11 +92,18 @@ class SearchConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+        if self.halving not in get_args(Halving):
+            raise UserError(f"halving is {self.halving!r}; expected one of {', '.join(get_args(Halving))}.")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise UserError(f"time_limit_s is {self.time_limit_s!r}; expected a number above 0, or none.")
         budget = self.designer.max_tokens_total
         if budget is not None and budget < 1:
             raise UserError(f"max_tokens_total is {budget}; expected at least 1.")
+
+    @property
+    def halves(self) -> bool:
+        """Whether candidates are stopped early."""
+        return self.samples > AUTOMATIC_ABOVE if self.halving == "auto" else self.halving == "on"
 
     def training(self) -> TrainConfig:
         """The training of every candidate: the task's preset with `train` on top."""
@@ -167,9 +183,15 @@ def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
     return {**_ABSENT_FROM_1, **fields, "designer": {**_ABSENT_FROM_1_DESIGNER, **fields.get("designer", {})}}
 
 
+def _from_2(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 trained every candidate to the end."""
+    return {**_ABSENT_FROM_2, **fields}
+
+
+_ABSENT_FROM_2: dict[str, Any] = {"halving": "off", "init_reward": None, "feedback": False}
 _ABSENT_FROM_1: dict[str, Any] = {"confirm": 0}
 _ABSENT_FROM_1_DESIGNER: dict[str, Any] = {"max_retry_after_s": 300.0}
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 """Version -> what makes the next one's fields of its fields."""
 
 

@@ -23,6 +23,7 @@ from eureka.disk import Pause
 from eureka.executors.base import Ended, Ending, Executor, Job
 from eureka.executors.processes import end_orphans
 from eureka.listener import Listener
+from rl.checkpoint import checkpoint_name
 from rl.failures import (
     DEVICE_ERROR,
     DISK_FULL,
@@ -32,7 +33,7 @@ from rl.failures import (
     OUT_OF_MEMORY,
     disk_full,
 )
-from rl.record import REQUEST, RESULT, TrainRequest, read_json, read_request, write_json_atomic, write_request
+from rl.record import METRICS, REQUEST, RESULT, TrainRequest, read_json, read_request, write_json_atomic, write_request
 from tasks.errors import UserError
 
 ATTEMPTS = "attempts.json"
@@ -49,6 +50,8 @@ class Training:
 
     request: TrainRequest
     run_dir: Path
+    start: Path | None = None
+    """Folder of the training that it goes on from, where its request has a `start_iteration`."""
 
     @property
     def run_id(self) -> str:
@@ -93,7 +96,8 @@ def run_trainings(trainings: Sequence[Training], executor: Executor, listener: L
     pause = Pause(listener.say)
     waiting = list(runs.values())
     for run in waiting:
-        listener.run_started(run.training.run_id, run.training.run_dir, run.training.request.config.iterations)
+        wanted, run_dir = run.training.request, run.training.run_dir
+        listener.run_started(wanted.run_id, run_dir, wanted.config.iterations, wanted.start_iteration)
     try:
         while runs:
             _submit(waiting, executor, pause)
@@ -156,6 +160,7 @@ def _submit(waiting: list[_Open], executor: Executor, pause: Pause) -> None:
         try:
             if training.run_dir.exists():
                 shutil.rmtree(training.run_dir)
+            _copy_start(training)
             write_request(dataclasses.replace(training.request, attempt=run.attempt), training.run_dir)
             if run.failures:
                 write_json_atomic(training.run_dir / ATTEMPTS, run.failures)
@@ -168,6 +173,17 @@ def _submit(waiting: list[_Open], executor: Executor, pause: Pause) -> None:
         limit = training.request.time_limit_s
         limit = None if limit is None else limit + _GRACE_S
         executor.submit(Job(training.run_id, training.run_dir, limit, run.attempt))
+
+
+def _copy_start(training: Training) -> None:
+    """Put what a training goes on from into its folder: the checkpoint and the metrics so far."""
+    if training.start is None:
+        return
+    training.run_dir.mkdir(parents=True)
+    saved = training.start / checkpoint_name(training.request.start_iteration)
+    for path in (saved, saved.with_suffix(".json"), training.start / METRICS):
+        if path.exists():  # else the worker says which checkpoint it lacks
+            shutil.copyfile(path, training.run_dir / path.name)
 
 
 def _verdict(run: _Open, ended: Ended, listener: Listener, pause: Pause) -> dict[str, Any] | None:

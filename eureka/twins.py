@@ -10,7 +10,7 @@ from eureka.candidate import Candidate, Status
 from eureka.proposing import stored_graph
 from rewards.graph import GraphError, read_graph
 
-_ADMITTED = (Status.ACCEPTED, Status.TRAINING, Status.TRAINED, Status.FAILED)
+_ADMITTED = (Status.ACCEPTED, Status.TRAINING, Status.TRAINED, Status.FAILED, Status.ELIMINATED)
 _OF_THE_INFRASTRUCTURE = ("error", "time_limit")
 """Failures that another training of the same reward need not share."""
 
@@ -55,7 +55,7 @@ def follows(first: Candidate) -> bool:
     """Whether what became of this candidate says what becomes of its twins."""
     if first.status is Status.FAILED:
         return first.stage not in _OF_THE_INFRASTRUCTURE
-    return first.status is Status.TRAINED
+    return first.status in (Status.TRAINED, Status.ELIMINATED)
 
 
 def as_twin(candidate: Candidate, first: Candidate) -> Candidate:
@@ -69,4 +69,6 @@ def as_twin(candidate: Candidate, first: Candidate) -> Candidate:
         fitness_std=first.fitness_std,
         result={**(first.result or {}), "equal_to": first.candidate_id},
         reflection=first.reflection,
+        rung=first.rung,
+        rung_fitness=first.rung_fitness,
     )

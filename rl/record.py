@@ -58,6 +58,9 @@ class TrainRequest:
     """Wall-clock limit in seconds, kept between iterations; None: no limit."""
     video: bool = False
     """Whether to record a video of the trained policy."""
+    start_iteration: int = 0
+    """The training goes on from the checkpoint of this iteration, which lies in its folder with the metrics so far; 0:
+    from nothing. `config.iterations` counts from the very start."""
     attempt: str = ""
     """Names one start of this training; its result carries the same name, that of another start is not taken."""
     schema: int = SCHEMA
@@ -72,10 +75,15 @@ class TrainRequest:
                 raise UserError(f"request: {name} is {getattr(self, name)!r:.200}, expected {wanted}.")
         if self.candidate_id is not None and not isinstance(self.candidate_id, str):
             raise UserError(f"request: candidate_id is {self.candidate_id!r}, expected a text or null.")
-        for name in ("seed", "eval_seed", "threads"):
+        for name in ("seed", "eval_seed", "threads", "start_iteration"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
                 raise UserError(f"request: {name} is {value!r}, expected a whole number of at least 0.")
+        if self.start_iteration >= self.config.iterations:
+            raise UserError(
+                f"request: start_iteration is {self.start_iteration}, expected less than the {self.config.iterations} "
+                "iterations of the training."
+            )
         limit = self.time_limit_s
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
             raise UserError(f"request: time_limit_s is {limit!r}, expected a number above 0 or null.")
@@ -100,7 +108,12 @@ def read_request(run_dir: Path) -> TrainRequest:
     if isinstance(data, Mapping) and data.get("schema", SCHEMA) != SCHEMA:
         raise UserError(f"{path}: schema {data['schema']!r} is not the supported {SCHEMA}: written by another version.")
     if isinstance(data, Mapping):
-        data = {"reward_graph": None, "attempt": "", **data}  # requests of earlier versions have none
+        data = {
+            "reward_graph": None,
+            "attempt": "",
+            "start_iteration": 0,
+            **data,
+        }  # requests of earlier versions have none
     values = complete_fields(data, TrainRequest, "request")
     values["config"] = from_json(values["config"])
     return TrainRequest(**values)

@@ -71,12 +71,14 @@ def train(
     needed any more, on_damaged with a line for each damaged checkpoint. `evaluator`, a process that has no reward,
     measures the fitness; without one this process does. With `resume` the training continues after the
     newest sound checkpoint in the folder, if there is one; worlds start new episodes there. Without, what an earlier
-    training left is removed. Sets torch's threads, product precision and global seed for this process.
+    training left is removed. A request with a `start_iteration` always goes on, from that iteration at least.
+    Sets torch's threads, product precision and global seed for this process.
 
     Raises UserError if the task, device or checkpoint cannot be used.
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    resume = resume or request.start_iteration > 0
     task = registry.make(request.task)
     _remove_earlier(run_dir, all_of_it=not resume)
     try:
@@ -153,6 +155,11 @@ class Training:
         found = checkpoint.latest(run_dir, on_damaged) if resume else None
         meta = checkpoint.read_meta(found) if found else None
         self.iteration = int(meta["iteration"]) if meta else 0
+        if self.iteration < request.start_iteration:
+            raise UserError(
+                f"{run_dir}: there is no sound checkpoint of iteration {request.start_iteration}, from which the "
+                "training is to go on; train it from the start."
+            )
         self.env_steps = int(meta["env_steps"]) if meta else 0
         self.saved: str | None = found.name if found else None
         self.threads = request.threads or available_threads()

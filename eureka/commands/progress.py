@@ -28,6 +28,8 @@ _BASELINES = 3  # final, human and sparse
 class _Run:
     folder: Path
     iterations: int
+    start: int = 0
+    """Iterations that an earlier training has done for it."""
     done: int = 0
     fitness: float | None = None
 
@@ -57,6 +59,7 @@ class ProgressListener(Listener):
         self.best: Candidate | None = None
         self.runs: dict[str, _Run] = {}
         self.finals = False
+        self._whole = config.training().iterations
         self._trained = 0.0  # trainings' worth of iterations that this process has seen done
         self._training_s = 0.0  # wall time in which it saw them
         self._since: float | None = None
@@ -81,19 +84,19 @@ class ProgressListener(Listener):
         if candidate.status is not Status.ACCEPTED:
             self.say(f"  {candidate.candidate_id}: {candidate.status} ({_first_problem(candidate.error)})")
 
-    def run_started(self, run_id: str, run_dir: Path, iterations: int) -> None:
+    def run_started(self, run_id: str, run_dir: Path, iterations: int, start_iteration: int = 0) -> None:
         """A training waits or runs."""
         if not self.finals and run_id.startswith(("final", "human", "sparse")):
             self.finals = True
             self.say("the best, the human and the sparse reward train on fresh seeds")
-        self.runs[run_id] = _Run(run_dir, iterations)
+        self.runs[run_id] = _Run(run_dir, iterations, start_iteration)
         self._since = self._since or time.monotonic()
 
     def run_ended(self, run_id: str, status: str, fitness: float | None) -> None:
         """A training's outcome."""
         run = self.runs.pop(run_id, None)
         if run is not None:
-            self._trained += 1.0
+            self._trained += (run.iterations - run.start) / self._whole
         if not self.runs and self._since is not None:
             self._training_s += time.monotonic() - self._since
             self._since = None
@@ -130,16 +133,18 @@ class ProgressListener(Listener):
 
     def left_s(self) -> float | None:
         """Seconds until the end at the pace seen so far, replies not counted; None before there is a pace."""
-        now = sum(run.done / run.iterations for run in self.runs.values())
+        now = sum(max(0, run.done - run.start) for run in self.runs.values()) / self._whole
+        open_ = sum(run.iterations - run.start for run in self.runs.values()) / self._whole
         spent = self._training_s + (0.0 if self._since is None else time.monotonic() - self._since)
         done = self._trained + now
         if done < 0.1 or spent <= 0.0:
             return None
         config = self.config
-        each = config.samples * config.seeds_per_candidate + min(config.confirm, config.samples) * config.confirm_seeds
+        each = config.samples * config.seeds_per_candidate * (0.5 if config.halves else 1.0)  # see `eureka.halving`
+        each += min(config.confirm, config.samples) * config.confirm_seeds
         ahead = 0 if self.finals else (self.config.generations - self.generation) * each
         ahead += 0 if self.finals else _BASELINES * self.config.final_seeds
-        return (len(self.runs) - now + ahead) * spent / done
+        return (open_ - now + ahead) * spent / done
 
     def close(self) -> None:
         """Take down what stands on the screen."""
@@ -160,9 +165,9 @@ class LiveListener(ProgressListener):
         self._bars: dict[str, TaskID] = {}
         self._head: TaskID | None = None
 
-    def run_started(self, run_id: str, run_dir: Path, iterations: int) -> None:
+    def run_started(self, run_id: str, run_dir: Path, iterations: int, start_iteration: int = 0) -> None:
         """The bars go up with the first training."""
-        super().run_started(run_id, run_dir, iterations)
+        super().run_started(run_id, run_dir, iterations, start_iteration)
         if self._head is None:
             self._head = self._progress.add_task("all", total=1, note="")
             self._progress.start()

@@ -13,18 +13,19 @@ from rich.console import Console
 
 from eureka.archive import Archive
 from eureka.commands.confinement import announce
-from eureka.commands.places import parse_settings, with_settings
+from eureka.commands.places import existing_file, find_reward, parse_settings, with_settings
 from eureka.commands.progress import LiveListener, ProgressListener
 from eureka.designers.base import Designer, DesignerConfig, DesignerStopped
 from eureka.designers.create import create, resolve
-from eureka.designers.replay import recorded_settings
+from eureka.designers.replay import recorded_feedback, recorded_settings
 from eureka.disk import check_writable
 from eureka.executors.base import NO_PROGRESS_S
 from eureka.executors.create import Kind, Wanted
+from eureka.feedback import AtTerminal, Person, Recorded
 from eureka.interrupt import interruptible
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
-from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_config, start_folder
+from eureka.search_config import CONFIG_FILE, DATABASE, Halving, SearchConfig, load_config, start_folder
 from tasks import registry
 from tasks.errors import UserError
 
@@ -59,6 +60,13 @@ class Search:
     """Leaders after each generation that train on further seeds before one is called best."""
     confirm_seeds: int = 2
     """Further trainings of each leader."""
+    halving: Halving = "auto"
+    """Stop the worse half of a generation after a quarter of the training, and again after half of it; auto: above 4
+    samples."""
+    init_reward: Path | None = None
+    """A reward file to start from: it passes the gate, trains as candidate g00_c00, and is the first parent."""
+    feedback: bool = False
+    """After each generation but the last ask for a sentence on the best policy, which goes into the next prompts."""
     final_seeds: int = 3
     """Fresh seeds of the final comparison; 0 leaves it out."""
     executor: Kind = "local"
@@ -107,7 +115,7 @@ class Search:
                     listener.say(f"{task.name}: designer {designer.name}, {trainings} -> {folder}")
                     if not self.require_sandbox:
                         announce(listener.say, require=False)
-                    result = run_search(folder, config, designer, executor, listener)
+                    result = run_search(folder, config, designer, executor, listener, _person(config, listener.say))
                 finally:
                     listener.close()
                     executor.cancel_all()
@@ -129,8 +137,14 @@ class Search:
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(SearchConfig) if f.name != "train"}
         # What "auto" means is settled now: a resumed search shall not change its designer with the environment.
         shared["designer"] = dataclasses.replace(self.designer, designer=resolve(self.designer.designer))
+        shared["init_reward"] = None if self.init_reward is None else self._given(self.init_reward)
         config = SearchConfig(**shared, train=settings)
         return self._start(config, say)
+
+    def _given(self, path: Path) -> str:
+        """The program to start from. Raises UserError where the gate refuses it."""
+        file = existing_file(path, "reward file")
+        return find_reward(str(file), registry.make(self.task), self.task).text
 
     def _as_recorded(self, recording: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A recorded search again, with its own task and settings."""
@@ -204,6 +218,14 @@ class Search:
         designer = create(config.designer, search_dir=folder, tokens_used=tokens, say=say, task_name=name)
         designer.check()
         return folder, config, designer
+
+
+def _person(config: SearchConfig, say: Callable[[str], None]) -> Person:
+    """Who gives feedback: in a replay the one who gave it in the recording."""
+    replayed = config.designer.replay_from
+    if config.feedback and config.designer.designer == "replay" and replayed is not None:
+        return Recorded(recorded_feedback(replayed))
+    return AtTerminal(say=say)
 
 
 def _print(result: SearchResult, unit: str) -> None:

@@ -56,6 +56,7 @@ class DesignContext:
         generation, index: which sample is asked for; generations count from 1.
         samples: how many samples the generation has.
         seed: the search's seed.
+        feedback: what a person said of the best so far, if anybody did.
     """
 
     task_name: str
@@ -69,6 +70,7 @@ class DesignContext:
     index: int = 0
     samples: int = 1
     seed: int = 0
+    feedback: str | None = None
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,15 @@ ESSENTIALS = (
     "seeds_per_candidate",
     "confirm",
     "confirm_seeds",
+    "halving",
+    "init_reward",
+    "feedback",
     "final_seeds",
     "train",
     "threads",
 )
+_WITHOUT: dict[str, Any] = {"halving": "off"}
+"""What searches did not do that were recorded before it could be set."""
 
 
 class ReplayDesigner:
@@ -150,12 +155,14 @@ def export_recording(search_dir: Path, out_dir: Path) -> Path:
     for ask_id, reply in sorted(replies.items()):
         if reply.text is not None:
             write_atomic(folder / f"{ask_id}.md", reply.text.encode())
+    said = recorded_feedback(search_dir)
     recording = {
         "schema": SCHEMA,
         "task": task,
         "search": {name: settings[name] for name in ESSENTIALS if name in settings},
         "models": sorted({reply.model for reply in replies.values() if reply.model}),
         "replies": {ask_id: _facts(reply) for ask_id, reply in sorted(replies.items())},
+        **({"feedback": said} if said else {}),
     }
     write_json_atomic(out_dir / "results.json", _results(database))
     path = out_dir / "recording.json"
@@ -172,11 +179,27 @@ def recorded_settings(folder: Path) -> dict[str, Any]:
     exported, searched = folder / "recording.json", folder / "search.json"
     if exported.is_file():
         recording = _read_json(exported)
-        return {"task": recording.get("task"), **recording.get("search", {})}
+        return {"task": recording.get("task"), **_WITHOUT, **recording.get("search", {})}
     if searched.is_file():
         settings = _read_json(searched)
-        return {name: settings[name] for name in ("task", *ESSENTIALS) if name in settings}
+        return {**_WITHOUT, **{name: settings[name] for name in ("task", *ESSENTIALS) if name in settings}}
     raise UserError(f"{folder} holds neither recording.json nor search.json: name a recorded search.")
+
+
+def recorded_feedback(folder: Path) -> dict[int, str]:
+    """What a person said in a recorded search, by generation; {} where nobody was asked.
+
+    Raises:
+        UserError: the recording is damaged.
+    """
+    exported, database = folder / "recording.json", folder / "search.db"
+    if exported.is_file():
+        said = _read_json(exported).get("feedback", {})
+        return {int(generation): str(text) for generation, text in said.items()}
+    with _reading(database) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='feedback'").fetchone():
+            return {}  # before version 3
+        return dict(connection.execute("SELECT generation, text FROM feedback ORDER BY generation").fetchall())
 
 
 def _resolved_training(database: Path) -> dict[str, Any]:
@@ -188,9 +211,11 @@ def _resolved_training(database: Path) -> dict[str, Any]:
 
 def _results(database: Path) -> dict[str, Any]:
     """What the search found, for comparison with a replay: fitness of each candidate and of each final training."""
-    candidate_fields = ("candidate_id", "status", "parent_id", "repairs", "sha256", "fitness", "fitness_std")
+    candidate_fields = ["candidate_id", "status", "parent_id", "repairs", "sha256", "fitness", "fitness_std"]
     run_fields = ("run_id", "role", "seed", "status", "fitness", "fitness_std")
     with _reading(database) as connection:
+        if any(row[1] == "rung" for row in connection.execute("PRAGMA table_info(candidates)")):
+            candidate_fields += ["rung", "rung_fitness"]  # since version 3
         candidates = connection.execute(
             f"SELECT {', '.join(candidate_fields)} FROM candidates ORDER BY generation, idx"
         ).fetchall()

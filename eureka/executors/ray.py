@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from eureka.executors.arrivals import Arrivals, BadArrival
@@ -25,7 +26,7 @@ from eureka.executors.ray_node import ALIVE_S, Order, run_job
 from eureka.executors.travel import Bundle, code_digest
 from rewards.confine import REQUIRE_VARIABLE
 from rl.failures import disk_full
-from rl.record import REQUEST, read_json
+from rl.record import METRICS, REQUEST, read_json
 from tasks.errors import UserError
 
 MAX_RUN_BYTES = 2 * 2**30
@@ -205,6 +206,7 @@ class RayExecutor:
                 memory_bytes=self._memory_bytes,
                 max_bytes=MAX_RUN_BYTES,
                 require_sandbox=bool(os.environ.get(REQUIRE_VARIABLE)),
+                start=_start_files(job.run_dir),
                 command=self._command,
             )
             messages = self._remote.options(name=job.run_id).remote(order.plain(), files)
@@ -304,3 +306,9 @@ class RayExecutor:
         """Whether a job's task has ended, however; waits for that at most so long."""
         done, _ = self._ray.wait([running.messages.completed()], timeout=patience_s)
         return bool(done)
+
+
+def _start_files(run_dir: Path) -> dict[str, bytes]:
+    """What a training goes on from: a checkpoint and the metrics so far, which the search has put into its folder."""
+    saved = sorted(run_dir.glob("model_*"))
+    return {path.name: path.read_bytes() for path in (*saved, run_dir / METRICS)} if saved else {}

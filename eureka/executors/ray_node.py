@@ -64,6 +64,8 @@ class Order:
     max_bytes: int
     """Most that the files of the run folder may hold together."""
     require_sandbox: bool
+    start: dict[str, bytes]
+    """Files of the run folder that a training goes on from, by name; empty for one that begins."""
     command: tuple[str, ...] | None
     """Run with the run folder as its last argument; None: `python -m rl.worker`."""
 
@@ -101,7 +103,8 @@ def run_job(order: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterator[di
 
 
 def _write_request(told: Order, files: Mapping[str, bytes], scratch: Path) -> tuple[str, str] | None:
-    """Write request.json; returns the task's reference here and at the search, where they differ."""
+    """Write request.json and what the training goes on from; returns the task's reference here and at the search,
+    where they differ."""
     text, changed = told.request, None
     if told.task_ref is not None:
         (scratch / "task").mkdir()
@@ -109,6 +112,10 @@ def _write_request(told: Order, files: Mapping[str, bytes], scratch: Path) -> tu
         here = Bundle(told.task_ref, dict(files)).unpack(scratch / "task")
         changed = (here, request["task"])
         text = json.dumps({**request, "task": here})
+    for name, data in told.start.items():
+        if changed is not None and name.endswith(".json"):
+            data = _with_ref(data, changed[1], changed[0])
+        (scratch / "run" / name).write_bytes(data)
     (scratch / "run" / REQUEST).write_text(text, encoding="utf-8")
     return changed
 

@@ -109,20 +109,25 @@ class WrittenExecutor:
         request = read_request(job.run_dir)
         digest = hashlib.sha256(f"{request.reward} {request.seed}".encode()).digest()
         fitness = -int.from_bytes(digest[:4], "big") / 2**32
+        iterations, metrics = request.config.iterations, job.run_dir / "metrics.jsonl"
+        before = metrics.read_text() if request.start_iteration else ""
+        if request.start_iteration:  # what it goes on from has to be there
+            checkpoint.read_meta(job.run_dir / checkpoint.checkpoint_name(request.start_iteration))
+            assert f'"iteration": {request.start_iteration},' in before
         line = {
-            "iteration": 1,
+            "iteration": iterations,
             "env_steps": 320,
             "wall_s": 0.1,
             "components": {},
             "terminations": {},
             "fitness": fitness,
         }
-        (job.run_dir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        metrics.write_text(before + json.dumps(line) + "\n")
         meta = {"schema": 1, "task": "slider", "task_ref": request.task, "num_observations": 2, "num_actions": 1,
                 "hidden_dims": [16], "activation": "elu", "obs_normalization": True, "env_steps": 320,
                 "reward_sha256": "0" * 64}  # fmt: skip
-        saved = checkpoint.save(job.run_dir, 1, {"actor_state_dict": {}}, meta)
-        told = {"fitness": fitness, "fitness_std": 0.1, "fitness_unit": "m", "env_steps": 320, "iterations": 1,
+        saved = checkpoint.save(job.run_dir, iterations, {"actor_state_dict": {}}, meta)
+        told = {"fitness": fitness, "fitness_std": 0.1, "fitness_unit": "m", "env_steps": 320, "iterations": iterations,
                 "wall_s": 0.1, "steps_per_s": 3200.0, "checkpoint": saved.name}  # fmt: skip
         result = make_result(request, "ok", **told)
         attempt = getattr(request, "attempt", None)
@@ -309,6 +314,15 @@ STEPS: dict[str, Callable[[Countdown], None]] = {
     "after done": after(search, "write_json_atomic"),
 }
 """Every named step of a search."""
+RUNG_STEPS: dict[str, Callable[[Countdown], None]] = {
+    "a start half copied": before(training.shutil, "copyfile"),
+    "start copied, no request": after(training, "_copy_start", lambda wanted: wanted.start is not None),
+    "between a rung's result and its row": before(Archive, "put_run"),
+    "between a rung's row and its decision": before(Archive, "put_candidates"),
+    "within a rung's decision": after(archive, "_put_candidate", lambda _, candidate, __: candidate.rung > 0),
+    "after a rung's decision": after(Archive, "put_candidates"),
+}
+"""Those of a search that halves; the steps of every search are its too."""
 CROSSINGS = {
     "between generations": 2,
     "within a generation's end": 2,
@@ -318,6 +332,9 @@ CROSSINGS = {
     "between row and settling": 2,
     "worker started": 2,
     "between finals": 2,
+    "a start half copied": 2,
+    "between a rung's result and its row": 3,
+    "within a rung's decision": 2,
 }
 """Which time a step kills, where it is not the first."""
 
@@ -433,7 +450,8 @@ def _search(order: dict[str, Any]) -> int:
             act = partial(fill_disk, Path(order["fill"]) / "filler")
         elif order.get("hold"):
             act = partial(hold, log.parent)
-        STEPS[order["step"]](Countdown(order.get("crossing", CROSSINGS.get(order["step"], 1)), act))
+        steps = STEPS | RUNG_STEPS
+        steps[order["step"]](Countdown(order.get("crossing", CROSSINGS.get(order["step"], 1)), act))
     if order.get("after_hold"):
         wait_for(log.parent / "held")
     if not (folder / search_config.CONFIG_FILE).exists():
@@ -501,8 +519,8 @@ def main() -> None:
     """Serve orders, or pairs of orders that run at the same time, until the standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for name in report._environment().list_templates():
-        report._environment().get_template(name)  # compiled once for all
+    for name in report.page_environment().list_templates():
+        report.page_environment().get_template(name)  # compiled once for all
     for line in sys.stdin:
         orders = json.loads(line)
         began = time.monotonic()

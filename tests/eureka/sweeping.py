@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 CONFIG = {"samples": 2, "generations": 2, "confirm": 1, "confirm_seeds": 1}
 KILLED, INTERRUPTED, REFUSED = -signal.SIGKILL, 130, 7
 """How the process of a search may end, beside 0."""
+IN_FLIGHT = ("paid, answer not stored",)
+"""Steps at which an answer that was paid for is lost with the process."""
 TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d( UTC)?")
 
 
@@ -98,6 +100,32 @@ class Case:
         """Go on to the end, and what is there then."""
         assert self.run() == 0, (self.driver.place / "driver.log").read_text()[-3000:]
         return whole(self.folder)
+
+
+def violations(case: Case, undisturbed: dict[str, Any], step: str, **more: Any) -> list[str]:
+    """Kill a search at a step, resume it, and say what was lost or done twice."""
+    status = case.driver.order(case.orders(step=step, **more))[0]["status"]
+    assert status == KILLED, f"'{step}' never came"
+    broken = []
+    try:
+        case.look()
+    except AssertionError as error:
+        return [str(error)]
+    if (case.folder / "search.json").exists():
+        broken += [f"after the kill: {fault}" for fault in examine(case.folder)]
+    broken += [f"{name} was paid for and is lost" for name in case.lost if step not in IN_FLIGHT]
+    left_out = {key: value for key, value in more.items() if key in ("plain", "without", "config")}
+    try:
+        if case.run(**left_out) != 0:
+            return [*broken, "it does not resume"]
+    except AssertionError as error:
+        return [*broken, str(error)]
+    return broken + different(undisturbed, whole(case.folder))
+
+
+def different(undisturbed: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Names of what two searches left that is not the same."""
+    return [name for name in {**undisturbed, **found} if undisturbed.get(name) != found.get(name)]
 
 
 def rows(folder: Path, query: str) -> list[tuple]:

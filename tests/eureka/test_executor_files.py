@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from eureka.executors import bundle as bundling
 from eureka.executors.arrivals import Arrivals, BadArrival
 from eureka.executors.bundle import bundle
+from eureka.executors.ray import _start_files
 from eureka.executors.ray_node import Order, run_job
 from eureka.executors.scratch import abandoned, scratch_folder
 from eureka.executors.travel import code_digest
@@ -197,9 +199,42 @@ def test_a_node_takes_the_demand_for_a_sandbox_from_the_order_alone(tmp_path, mo
         memory_bytes=None,
         max_bytes=10**6,
         require_sandbox=demanded,
+        start={},
         command=FAKE,
     )
     messages = list(run_job(order.plain(), {}))
     assert [message["kind"] for message in messages] == ["started", "file", "file", "ended"]
     assert [message["name"] for message in messages[1:3]] == ["worker.log", "result.json"]
     assert starts(tmp_path / "log")[0]["environ"].get(REQUIRE_VARIABLE) == ("1" if demanded else None)
+
+
+def test_a_training_goes_on_elsewhere_from_what_the_search_has(task_file, tmp_path):
+    """Its checkpoint and metrics are in the node's folder, and the meta names the task as it is there and comes back as it
+    is here."""
+    path = str(task_file())
+    found, told = bundle(path), job(tmp_path / "run", "exit")
+    assert found is not None
+    request = {**json.loads((told.run_dir / "request.json").read_text()), "task": path}
+    for name, text in (("model_000002.pt", "weights"), ("model_000002.json", json.dumps({"task_ref": path}))):
+        (told.run_dir / name).write_text(text)
+    (told.run_dir / METRICS).write_text('{"iteration": 2}\n')
+    code = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); (p / 'seen.txt').write_text((p / 'model_000002.json').read_text())"
+    order = Order(
+        request=json.dumps(request),
+        threads=1,
+        digest=code_digest(),
+        task_ref=found.ref,
+        time_limit_s=None,
+        no_progress_s=None,
+        memory_bytes=None,
+        max_bytes=10**6,
+        require_sandbox=False,
+        start=_start_files(told.run_dir),
+        command=(sys.executable, "-c", code),
+    )
+    sent = {m["name"]: m["data"] for m in run_job(order.plain(), found.files) if m["kind"] == "file"}
+    there = json.loads(sent["seen.txt"])["task_ref"]
+    assert there != path and there.endswith(found.ref)
+    assert json.loads(sent["model_000002.json"])["task_ref"] == path
+    assert sent["model_000002.pt"] == b"weights"
+    assert _start_files(tmp_path / "empty") == {}

@@ -15,16 +15,19 @@ from eureka.archive import Archive
 from eureka.candidate import Candidate, Status, best, candidate_id, ranked
 from eureka.prompts import memory, runner_up
 
-STATUSES = [Status.TRAINED, Status.TRAINED, Status.TRAINED, Status.REFUSED, Status.NO_REPLY, Status.FAILED]
+UNRANKED = [Status.REFUSED, Status.NO_REPLY, Status.FAILED, Status.ELIMINATED]
+STATUSES = [Status.TRAINED] * 4 + UNRANKED
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 generations of 8 with ties, twins of the best, NaN and infinite fitness; two candidates are not finished."""
+    """A given reward and 40 generations of 8 with ties, twins of the best, NaN and infinite fitness; two candidates are not
+    finished."""
     path = tmp_path_factory.mktemp("history") / "search.db"
     rng = random.Random(0)
     archive = Archive(path)
     archive._db._db.execute("PRAGMA synchronous=OFF")
+    archive.put_candidate(Candidate("g00_c00", 0, 0, status=Status.TRAINED, source="the given program", fitness=0.5))
     for place in range(320):
         generation, index = place // 8 + 1, place % 8
         status = rng.choice(STATUSES)
@@ -44,6 +47,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 source=f"program of {name}",
                 error=None if status is Status.TRAINED else f"why {name}",
                 fitness=fitness if status is Status.TRAINED else None,
+                rung_fitness=99.0 if status is Status.ELIMINATED else None,
                 result=twin,
             )
         )
@@ -51,7 +55,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("before", [1, 2, 10, 26, 27, 41])
+@pytest.mark.parametrize("before", [0, 1, 2, 10, 26, 27, 41])
 def test_history_and_ranking_say_what_all_candidates_would(
     database: Path, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +65,7 @@ def test_history_and_ranking_say_what_all_candidates_would(
         monkeypatch.setattr(archives, "HISTORY", 130)
         history = archive.history(before)
         assert len(history.candidates) <= 130
+        assert before < 26 or set(UNRANKED) <= {c.status for c in history.candidates}
         assert memory(history.candidates, further=history.further) == memory([c.remembered() for c in earlier])
         assert list(history.candidates) == sorted(history.candidates, key=lambda c: (c.generation, c.index))
         if len(earlier) <= 130:

@@ -76,7 +76,7 @@ def flipped(name: str) -> Callable[[Path], None]:
 RUN = "candidates/g01_c00/s0"
 DAMAGES: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("settings cut", cut("search.json"), "search.json", "JSON"),
-    ("settings of a newer version", text("search.json", '"schema": 2', '"schema": 9'), "search.json", "schema 9"),
+    ("settings of a newer version", text("search.json", '"schema": 3', '"schema": 9'), "search.json", "schema 9"),
     ("no database", gone("search.db"), "search.db", "missing"),
     ("database cut", cut("search.db"), "search.db", "damaged"),
     ("newer database", sql("UPDATE meta SET value='9' WHERE key='schema_version'"), "search.db", "version 9"),
@@ -95,10 +95,10 @@ DAMAGES: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("result cut", cut(f"{RUN}/result.json"), "g01_c00_s0", "not valid JSON"),
     ("request cut", cut(f"{RUN}/request.json"), "g01_c00_s0", "not valid JSON"),
     ("another's request", text(f"{RUN}/request.json", "g01_c00_s0", "g01_c01_s0"), "g01_c00_s0", "request is for"),
-    ("no checkpoint", gone(f"{RUN}/model_000001.pt"), f"{RUN}/model_000001.pt", "missing"),
-    ("checkpoint cut", cut(f"{RUN}/model_000001.pt"), f"{RUN}/model_000001.pt", "hash"),
-    ("meta cut", cut(f"{RUN}/model_000001.json"), f"{RUN}/model_000001.pt", "not valid JSON"),
-    ("a flipped bit", flipped(f"{RUN}/model_000001.pt"), f"{RUN}/model_000001.pt", "hash"),
+    ("no checkpoint", gone(f"{RUN}/model_000004.pt"), f"{RUN}/model_000004.pt", "missing"),
+    ("checkpoint cut", cut(f"{RUN}/model_000004.pt"), f"{RUN}/model_000004.pt", "hash"),
+    ("meta cut", cut(f"{RUN}/model_000004.json"), f"{RUN}/model_000004.pt", "not valid JSON"),
+    ("a flipped bit", flipped(f"{RUN}/model_000004.pt"), f"{RUN}/model_000004.pt", "hash"),
     ("best policy cut", cut("best/model.pt"), "best/model.pt", "hash"),
     ("best program of another", text("best/reward.py", "pull", "push"), "best/reward.py", "g01_c00"),
     ("no page", gone("report.html"), "report.html", "missing"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eureka.integrity import examine
-from tests.eureka.sweeping import INTERRUPTED, KILLED, REFUSED, Case, rows, whole
+from tests.eureka.sweeping import INTERRUPTED, KILLED, REFUSED, Case, different, rows, whole
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="forks, and asks /proc what is written")
 
@@ -37,7 +37,7 @@ def test_a_search_killed_at_random_times_ends_as_if_undisturbed(driver, undistur
             if (case.folder / "search.json").exists():
                 assert examine(case.folder) == []
         found = case.finish()
-        assert [name for name in {**undisturbed, **found} if undisturbed.get(name) != found.get(name)] == []
+        assert different(undisturbed, found) == []
         assert len(case.logged("paid")) <= 6 + lost
 
 
@@ -60,7 +60,7 @@ def test_an_interrupted_search_ends_in_order_and_resumes(driver, undisturbed):
         if (case.folder / "search.json").exists():
             assert examine(case.folder) == []
         found = case.finish()
-        assert [name for name in {**undisturbed, **found} if undisturbed.get(name) != found.get(name)] == []
+        assert different(undisturbed, found) == []
 
 
 def test_of_two_searches_on_one_folder_the_second_is_refused(driver, undisturbed):

@@ -1,5 +1,6 @@
 """A search killed at every named step: after a resume the end is that of an undisturbed search, nothing was paid for
-twice, and no training that had ended was repeated. `test_kill_random` has all else that may befall it.
+twice, and no training that had ended was repeated. `test_kill_halving` has the steps of searches that halve,
+`test_kill_random` all else that may befall one.
 
 The searches are real but for their designer, which is scripted and pays like an endpoint, and their trainings, which
 write what a training writes (`tests.eureka.kill_driver`); `test_search_killed` and `test_killed_children` kill real
@@ -15,12 +16,10 @@ from typing import Any
 
 import pytest
 
-from eureka.integrity import examine
-from tests.eureka.sweeping import KILLED, Case, whole
+from tests.eureka.sweeping import IN_FLIGHT, Case, violations
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="forks, and asks /proc what is written")
 
-IN_FLIGHT = ("paid, answer not stored",)
 STEPS = (
     "search.json half written", "before the database is made", "database half written", "before the start is noted",
     "within the start's transaction", "a generation's candidate opened", "asks stored", "paid, answer not stored",
@@ -43,32 +42,6 @@ def test_an_undisturbed_search_is_whole(undisturbed_case, undisturbed):
     assert len(undisturbed_case.logged("paid")) == 6 and len(undisturbed_case.logged("started")) == 7
     assert {"best/model.pt", "done", "final/human_s1000/result.json", "report.html"} <= set(undisturbed)
     assert sorted(c["status"] for c in undisturbed["candidates"]) == ["refused", "trained", "trained", "trained"]
-
-
-def violations(case: Case, undisturbed: dict[str, Any], step: str, **more: Any) -> list[str]:
-    """Kill a search at a step, resume it, and say what was lost or done twice."""
-    assert driver_status(case, step=step, **more) == KILLED, f"'{step}' never came"
-    broken = []
-    try:
-        case.look()
-    except AssertionError as error:
-        return [str(error)]
-    if (case.folder / "search.json").exists():
-        broken += [f"after the kill: {fault}" for fault in examine(case.folder)]
-    broken += [f"{name} was paid for and is lost" for name in case.lost if step not in IN_FLIGHT]
-    left_out = {key: value for key, value in more.items() if key in ("plain", "without")}
-    try:
-        if case.run(**left_out) != 0:
-            return [*broken, "it does not resume"]
-    except AssertionError as error:
-        return [*broken, str(error)]
-    found = whole(case.folder)
-    return broken + [name for name in {**undisturbed, **found} if undisturbed.get(name) != found.get(name)]
-
-
-def driver_status(case: Case, **more: Any) -> int:
-    """How one process on the folder ends; nothing is looked at."""
-    return case.driver.order(case.orders(**more))[0]["status"]
 
 
 def test_every_step_is_swept():

@@ -29,7 +29,9 @@ def _listen(listener: ProgressListener, folder: Path) -> None:
 def test_plain_progress_tells_what_happened(tmp_path):
     out = io.StringIO()
     listener = ProgressListener(
-        SearchConfig(SLIDER, samples=2, generations=2, final_seeds=1), "m", Console(file=out, width=200)
+        SearchConfig(SLIDER, samples=2, generations=2, final_seeds=1, train={"iterations": 10}),
+        "m",
+        Console(file=out, width=200),
     )
     _listen(listener, tmp_path)
     assert listener.runs["g01_c01_s0"].done == 5

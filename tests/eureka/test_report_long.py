@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import sqlite3
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from eureka import report_counts
-from eureka.archive import Archive
+from eureka.archive import Archive, Run
 from eureka.candidate import Candidate, Status, ask_id, candidate_id
-from eureka.report import render
+from eureka.report import header_facts, render
 from eureka.report_counts import DETAILED
 from eureka.report_data import read_search
-from eureka.report_story import best_lines, generation_stories, spending
+from eureka.report_story import best_lines, failure_groups, generation_stories, spending
 from eureka.report_view import candidate_views
 from tests.eureka.html_page import Page
 
@@ -113,3 +114,39 @@ def test_the_page_reads_nothing_of_those_it_does_not_list(
         db.execute(f"UPDATE candidates SET result_json='[', source=X'FF' WHERE candidate_id NOT IN ({shown})")
         db.execute(f"UPDATE asks SET prompt_json='[' WHERE candidate_id NOT IN ({shown})")
     assert render(read_search(folder)) == page
+
+
+def test_those_that_were_stopped_early_and_generation_0_are_counted(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A given reward, a stopped candidate in each of the 100 generations, a sentence after two: told on a page that has
+    no line for most, of the listed with their rungs' runs, and never among the failures."""
+    monkeypatch.setattr(report_counts, "DETAILED", 20)
+    monkeypatch.setattr(report_counts, "LISTED", 40)
+    folder = tmp_path / searched.name
+    shutil.copytree(searched, folder)
+    with closing(Archive(folder / "search.db")) as archive:
+        archive._db._db.execute("PRAGMA synchronous=OFF")
+        archive.put_candidate(Candidate("g00_c00", 0, 0, status=Status.TRAINED, source="x = 1", fitness=0.0005))
+        for candidate in archive.candidates():
+            if candidate.index == 1:
+                stopped = {"status": Status.ELIMINATED, "stage": "rung1", "error": "low", "fitness": None}
+                archive.put_candidate(dataclasses.replace(candidate, **stopped, rung=1, rung_fitness=700.0))
+        for name in ("g100_c01", "g30_c01"):
+            run = Run(f"{name}_s0_rung1", name, "rung", 0, f"candidates/{name}/s0_rung1", "ok", 700.0, 0.1, {})
+            archive.put_run(run)
+        archive.add_feedback(50, "g50_c00", "steadier, please")
+        archive.add_feedback(99, "g50_c00", "")
+    record = read_search(folder)
+    assert not record.whole and record.counts.candidates == 401
+    assert [run.candidate_id for run in record.runs_of_role("rung")] == ["g100_c01"]
+    assert [run.folder.name for run in [record.run_of("g100_c01")] if run] == ["s0_rung1"]
+    assert dict(header_facts(record))["halving"] == "100 candidates stopped early"
+    told = {story.generation: story for story in generation_stories(record, "")}
+    assert told[0].verdict == "first" and "stopped early" not in told[0].sentence
+    assert told[50].said == "steadier, please" and told[50].sentence.endswith("; 1 was stopped early.")
+    assert told[99].said == "" and told[100].sentence.endswith("; 1 was stopped early.")
+    assert best_lines(record.counts.generations)[0] == 0.0005
+    assert [(group.title, group.number) for group in failure_groups(record)] == [("refused at check", 100)]
+    page = Page(render(record))
+    assert "steadier, please" in page.text("progress") and "Generation 0." in page.text("progress")

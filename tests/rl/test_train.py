@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -271,3 +272,24 @@ def test_the_same_request_gives_the_same_training(make_request, tmp_path):
     assert first["fitness"] == second["fitness"]
     losses = [[m["value_loss"] for m in read_metrics(folder / "metrics.jsonl")] for folder in folders]
     assert losses[0] == losses[1]
+
+
+def test_a_training_goes_on_from_another_ones_checkpoint(make_request, tmp_path):
+    """Steps and metrics count from the very start, and half a training plus the rest is no other than its own repeat;
+    without the checkpoint nothing is trained."""
+    small = {"iterations": 2, "num_envs": 8, "eval_episodes": 2}
+    train(make_request(small, run_id="first"), tmp_path / "first")
+    rest = make_request(small | {"iterations": 4}, run_id="rest", start_iteration=2)
+    results = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for part in ("model_000002.pt", "model_000002.json", "metrics.jsonl"):
+            shutil.copyfile(tmp_path / "first" / part, tmp_path / name / part)
+        results.append(train(rest, tmp_path / name))
+    assert results[0]["fitness"] == results[1]["fitness"]
+    assert (results[0]["iterations"], results[0]["env_steps"]) == (4, 4 * 8 * 10)
+    assert [row["iteration"] for row in read_metrics(tmp_path / "a" / "metrics.jsonl")] == [1, 2, 3, 4]
+    with pytest.raises(UserError, match="no sound checkpoint of iteration 2"):
+        train(rest, tmp_path / "without")
+    with pytest.raises(UserError, match="start_iteration is 4, expected less than the 4"):
+        make_request(small | {"iterations": 4}, start_iteration=4)
