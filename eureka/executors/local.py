@@ -37,8 +37,9 @@ from rl import progress
 from rl.failures import DISK_FULL_EXIT, disk_full
 from tasks.errors import UserError
 
-WORKER = (sys.executable, "-m", "rl.worker")
-"""What is started for a job, followed by its folder."""
+WORKER = (sys.executable, "-P", "-m", "rl.worker")
+"""What is started for a job, followed by its folder. -P: a user's `rewards.py` or `tasks/` in the working directory is
+not ours."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 _GRACE_S = 5.0  # between asking a process to end and ending it

@@ -19,8 +19,12 @@ from tests.eureka.executor_cases import SLIDER, alive, endings, until
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
-def test_a_killed_worker_takes_its_evaluator_along(tmp_path):
-    """SIGKILL in the middle of a training: the process that would have measured its fitness ends by itself."""
+def test_a_killed_worker_takes_its_evaluator_along(tmp_path, monkeypatch):
+    """SIGKILL in the middle of a training: the process that would have measured its fitness ends by itself. The training
+    is started where files of a user's have our packages' names."""
+    for name in ("rewards.py", "tasks.py", "rl.py"):
+        (tmp_path / name).write_text("raise SystemExit('this file is not of eureka-skills')\n")
+    monkeypatch.chdir(tmp_path)
     config = config_for(make(str(SLIDER)), {"iterations": 10_000_000})
     request = TrainRequest(run_id="run", task=str(SLIDER), reward=ZERO, config=config, seed=0, eval_seed=1, threads=1)
     write_request(request, tmp_path / "run")
