@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
@@ -18,6 +19,8 @@ STORE_BYTES = 80 * 2**20
 
 def main() -> None:
     """See the module."""
+    # Ray's cluster_utils notes the address in Ray's own folder, and does not make it on a machine that Ray is new to.
+    Path("/tmp/ray").mkdir(exist_ok=True)
     folder = tempfile.mkdtemp(prefix="two-nodes-", dir="/tmp")
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE_BYTES, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)

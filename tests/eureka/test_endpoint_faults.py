@@ -179,7 +179,10 @@ def test_an_archive_without_exchanges_gets_them(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "search.db")
     archive.close()
     with sqlite3.connect(tmp_path / "search.db") as database:
-        database.execute("DROP TABLE exchanges")
+        for newer in ("exchanges", "feedback"):
+            database.execute(f"DROP TABLE {newer}")
+        for newer in ("rung", "rung_fitness"):
+            database.execute(f"ALTER TABLE candidates DROP COLUMN {newer}")
         database.execute("UPDATE meta SET value='1' WHERE key='schema_version'")
     database.close()
     with ChatServer(default=reply(CODE)) as server:
