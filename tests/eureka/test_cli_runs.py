@@ -201,7 +201,8 @@ def test_a_search_can_be_recorded_and_run_again(eureka, search_folder):
     assert code == 0 and out.strip() == "kept"
     replies = [path.stem for path in sorted(Path("kept/replies").glob("*.md"))]
     assert replies == ["g01_c00_r0", "g01_c01_r0"]
-    code, _, _ = eureka("search", SLIDER, "--designer", "replay", "--replay-from", "kept", "--out", "again")
+    small = ["-k", 2, "-n", 1, "--final-seeds", 0, "--no-video", "--slots", 2]
+    code, _, _ = eureka("search", SLIDER, "--designer", "replay", "--replay-from", "kept", *small, "--out", "again")
     assert code == 0
     assert [path.read_text() for path in sorted(Path("again").rglob("reward.py"))] == [
         path.read_text() for path in sorted(search_folder.rglob("reward.py"))
