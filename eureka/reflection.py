@@ -20,6 +20,7 @@ NAME_CAP = 60
 ERROR_CAP = 160
 PARSED_CAP = 50_000  # characters of a program; the gate takes no longer ones
 COMPONENTS_CAP = 24  # rows; a reward with more is cut, largest names last
+BEHAVIOUR_CAP = 64  # rows
 
 
 def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], by_seed: Sequence[float] = ()) -> str:
@@ -31,8 +32,9 @@ def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], by_
         by_seed: held-out fitness of all trainings of this program where there are several, this one's included.
 
     Returns:
-        Several lines: held-out fitness with its spread, how episodes ended, and for fitness, episode length
-        and each component about ten evenly spaced points with maximum, mean and minimum.
+        Several lines: held-out fitness with its spread, how episodes ended, for fitness, episode length and each
+        component about ten evenly spaced points with maximum, mean and minimum, and how the signals were distributed
+        in the held-out episodes.
     """
     unit = str(result.get("fitness_unit") or "")
     lines = [*_outcome(result, unit), *_seeds(by_seed, unit), *_endings(metrics, result)]
@@ -53,7 +55,7 @@ def reflect(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], by_
     lines += [_course(clean_name(name), rows, picked, _mean_of(name)) for name in names[:COMPONENTS_CAP]]
     if len(names) > COMPONENTS_CAP:
         lines.append(f"... and {len(names) - COMPONENTS_CAP} more components")
-    return "\n".join([*lines, *_nonfinite(rows, names)])
+    return "\n".join([*lines, *_nonfinite(rows, names), *_behaviour(_mapping(result.get("eval")))])
 
 
 def _outcome(result: Mapping[str, Any], unit: str) -> list[str]:
@@ -142,6 +144,25 @@ def _nonfinite(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[
                 f"first in iteration {bad[0][0]}."
             )
     return lines
+
+
+def _behaviour(evaluation: Mapping[str, Any]) -> list[str]:
+    """How the signals were distributed over the held-out episodes, a row for each column; wide signals in one row."""
+    rows: list[str] = []
+    for name, columns in _mapping(evaluation.get("behaviour")).items():
+        for number, quantiles in enumerate(columns):
+            place = f"[{number}]" if len(columns) > 1 else ""
+            rows.append(f"{clean_name(str(name))}{place}: {', '.join(figure(value) for value in quantiles)}")
+    if not rows:
+        return []
+    left_out = len(rows) - BEHAVIOUR_CAP
+    return [
+        "",
+        "What the trained policy does: 5, 25, 50, 75 and 95 % quantiles of the signals over the steps of the held-out "
+        "episodes; a signal of more than 4 columns has one row for all of them.",
+        *rows[:BEHAVIOUR_CAP],
+        *([f"... and {left_out} more rows"] if left_out > 0 else []),
+    ]
 
 
 def _bad(component: Any) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rl import progress
+from rl.behaviour import Behaviour
 from rl.episode_fitness import EpisodeFitness
 from tasks.env import TaskEnv, make_env
 from tasks.errors import UserError
@@ -40,6 +41,8 @@ class Evaluation:
     """Episodes that ended because the simulation diverged."""
     seed: int
     """Seed of the worlds."""
+    behaviour: dict[str, list[list[float]]]
+    """How the signals were distributed: see `rl.behaviour`."""
 
 
 def evaluate(
@@ -65,6 +68,7 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
     running = torch.ones(count, dtype=torch.bool, device=env.device)
     terminations: dict[str, int] = {}
     truncations = 0
+    behaviour = Behaviour(task.signal_table, env.max_episode_steps)
     observation = env.observe()
     for _ in range(env.max_episode_steps):
         actions = policy(observation)
@@ -78,6 +82,7 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
         observation = step.observation
         ended = step.done
         value = tracker.add(task.fitness(step.signals), ended, step.reasons["diverged"])
+        behaviour.add(step.signals, running & ~step.reasons["diverged"])
         length += running
         first_end = ended & running
         if first_end.any():
@@ -102,4 +107,5 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
         truncations=truncations,
         diverged=terminations.get("diverged", 0),
         seed=seed,
+        behaviour=behaviour.quantiles(),
     )

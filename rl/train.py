@@ -323,6 +323,7 @@ class Training:
                     "truncations": evaluation.truncations,
                     "diverged": evaluation.diverged,
                     "seed": evaluation.seed,
+                    "behaviour": evaluation.behaviour,
                 },
             }
         return make_result(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from eureka import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "add-a-task.md").read_text(encoding="utf-8")
@@ -38,27 +39,26 @@ class Walk:
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory) -> Walk:
+    """The commands are run in this process, as `eureka` would: a start of torch for each costs more than what they do."""
     folder = tmp_path_factory.mktemp("add_a_task")
     for name, text in FILES.items():
         (folder / name).write_text(text, encoding="utf-8")
-    installed = install(tmp_path_factory.mktemp("installed"))
+    installed = str(install(tmp_path_factory.mktemp("installed")))
     printed: dict[str, str] = {}
-    for command in COMMANDS:
-        program, *arguments = shlex.split(command)
-        assert program == "eureka"
-        # Installed only for the commands that name the task: those before use the file.
-        path = [str(ROOT), *([str(installed)] if "reacher.py" not in command else [])]
-        done = subprocess.run(
-            [sys.executable, "-m", "eureka.cli", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "COLUMNS": "200", "OPENAI_API_KEY": ""},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        printed[command] = done.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("COLUMNS", "200")
+        patch.setenv("OPENAI_API_KEY", "")
+        for command in COMMANDS:
+            program, *arguments = shlex.split(command)
+            assert program == "eureka"
+            if "reacher.py" not in command:  # installed only for the commands that name the task: those before use the file
+                patch.syspath_prepend(installed)
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                code = cli.main(arguments)
+            assert code == 0, f"{command}\n{out.getvalue()[-2000:]}"
+            printed[command] = out.getvalue()
     return Walk(folder, printed)
 
 

@@ -154,3 +154,15 @@ def test_only_a_spread_over_trainings_is_told_beside_a_fitness() -> None:
     assert summarise(once) == "g01_c00: fitness 5.5"
     thrice = dataclasses.replace(once, fitness_std=0.2, result={"fitness_by_seed": [5.3, 5.5, 5.7]})
     assert summarise(thrice) == "g01_c00: fitness 5.5 +- 0.2 over 3 trainings"
+
+
+def test_what_the_policy_does_is_told() -> None:
+    """A row a column, at the end; of a result that has none, nothing; not without bound."""
+    behaviour = {"height": [[0.1, 0.2, 0.3, 0.4, 0.5]], "velocity": [[0.0] * 5, [1.0, 2.0, "nan", 4.0, 5.0]]}
+    text = reflect([row(0)], RESULT | {"eval": RESULT["eval"] | {"behaviour": behaviour}})
+    told = text.split("What the trained policy does: ")[1].split("\n")
+    assert told[1:] == ["height: 0.1, 0.2, 0.3, 0.4, 0.5", "velocity[0]: 0, 0, 0, 0, 0", "velocity[1]: 1, 2, nan, 4, 5"]
+    assert "What the trained policy does" not in reflect([row(0)], RESULT)
+    many = {f"s{i}": [[0.0] * 5] * 4 for i in range(100)}
+    long = reflect([row(0)], RESULT | {"eval": RESULT["eval"] | {"behaviour": many}})
+    assert len(long) < 6000 and long.endswith("... and 336 more rows")

@@ -3,12 +3,15 @@ moves)."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from rl.behaviour import Behaviour
 from rl.evaluate import evaluate
 from tasks.env import make_env
 from tasks.errors import UserError
+from tasks.signals import Signal, SignalTable
 
 EPISODES = 40
 STEPS = 40  # 2 s at 0.05 s
@@ -80,3 +83,46 @@ def test_a_fitness_that_is_not_finite_is_no_fitness(slider, monkeypatch):
     monkeypatch.setattr(type(slider), "fitness", lambda self, signals: signals["mass_position"][:, 0] / 0.0)
     with pytest.raises(UserError, match="fitness of task 'slider' is not finite in 40 episodes"):
         evaluate(slider, lambda o: torch.zeros(len(o), 1), episodes=EPISODES, seed=SEED, num_threads=1)
+
+
+def quantiles(values: list[float]) -> list[float]:
+    """5, 25, 50, 75 and 95 %, by NumPy."""
+    return np.quantile(np.array(values), (0.05, 0.25, 0.5, 0.75, 0.95)).tolist()
+
+
+def test_behaviour_is_what_the_signals_were(slider):
+    """A mass at rest stays in its place in all of the 40 steps."""
+    result = evaluate(slider, lambda o: torch.zeros(len(o), 1), episodes=EPISODES, seed=SEED, num_threads=1)
+    assert set(result.behaviour) == set(slider.signal_table.names)
+    assert result.behaviour["mass_position"] == [pytest.approx(quantiles(STEPS * starts(slider).tolist()), abs=1e-6)]
+    assert result.behaviour["actions"] == [[0.0] * 5]
+
+
+def test_behaviour_ends_with_the_episode(slider):
+    """Under full thrust every mass leaves the rail: the places until then, from the closed form above."""
+    places = []
+    for x0 in starts(slider).tolist():
+        for n in range(1, STEPS + 1):
+            places.append(x0 + 4.0 * 0.025**2 * (2 * n) * (2 * n + 1) / 2)
+            if abs(places[-1]) > 2.0:
+                break
+    result = evaluate(slider, lambda o: torch.ones(len(o), 1), episodes=EPISODES, seed=SEED, num_threads=1)
+    assert result.behaviour["mass_position"] == [pytest.approx(quantiles(places), abs=1e-4)]
+    assert result.behaviour["actions"] == [[1.0] * 5]
+
+
+def test_behaviour_of_wide_signals_and_long_episodes():
+    """Four columns have a row each, five share one; of 100 steps every second is looked at; a nan is a nan."""
+    table = SignalTable([Signal(name, dims, "1", "-", "position", "x") for name, dims in (("four", 4), ("five", 5))])
+    behaviour = Behaviour(table, 100)
+    for step in range(100):
+        even = float(step) if step % 2 == 0 else 1e6
+        behaviour.add(
+            {"four": torch.tensor([[even, 0.0, torch.nan, 1.0]]), "five": torch.full((1, 5), even)}, torch.tensor([True])
+        )
+    found = behaviour.quantiles()
+    seen = [float(step) for step in range(0, 100, 2)]
+    assert found["four"][0] == pytest.approx(quantiles(seen))
+    assert (found["four"][1], found["four"][3]) == ([0.0] * 5, [1.0] * 5)
+    assert all(value != value for value in found["four"][2])
+    assert found["five"] == [pytest.approx(quantiles(5 * seen))]

@@ -50,9 +50,13 @@ def test_ppo_learns(make_request, slider, tmp_path):
     result = train(make_request(LEARNING), tmp_path)
     assert result["status"] == "ok"
     assert result["fitness"] > LEARNT
+    (places,) = result["eval"].pop("behaviour")["mass_position"]
+    (before,) = untrained.behaviour["mass_position"]
+    assert before[3] - before[1] > 1.5 * (places[3] - places[1])
     assert result["eval"] == {"episodes": 64, "episode_length_s": 2.0, "terminations": {}, "truncations": 64,
                               "diverged": 0, "seed": 1001}  # fmt: skip
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["eval"].pop("behaviour") and written == result
     meta = json.loads((tmp_path / "model_000025.json").read_text())
     assert (meta["fitness"], meta["env_steps"]) == (result["fitness"], 128 * 20 * 25)
 
