@@ -37,7 +37,7 @@ FIRST_STYLES = (
     "progress and energy. Pay for motion or energy where the task needs it; charge for waste.",
     "robust. Bounded kernels only (tanh, exp), so that no state can pay or cost more than a few units.",
     "wide and narrow. For each goal a wide kernel that is felt everywhere and a narrow one for precision.",
-    "regular motion. A plain main term plus small costs on effort, jerk and useless velocities.",
+    "regular motion. A plain main term plus small costs on effort, jerk, useless speed and joints at their limits.",
     "asymmetric. A strong linear main term, and penalties only beyond a limit (relu or clamp).",
 )
 NEXT_STYLES = (
@@ -107,7 +107,9 @@ def learning(training: TrainConfig, control_dt_s: float) -> str:
     steps = training.env_steps
     text = (
         f"PPO, {training.num_envs} worlds at once, {training.iterations} rollouts of {training.steps_per_env} steps: "
-        f"{steps / 1e6:.3g} million steps in all, and then it is over."
+        f"{steps / 1e6:.3g} million steps in all, and then it is over. While it learns "
+        "the policy acts with Gaussian noise (standard deviation "
+        f"{training.ppo.init_noise_std:g} at the start, learned from then on); in the end it is measured without."
     )
     if gamma >= 1.0:
         return text + " Future reward is not discounted."
