@@ -1,12 +1,12 @@
 """The scoreboard: methods x tasks x seeds, each training with the same budget, resumable.
 
-    runs/bench/<time>/bench.json  <task>/{baselines/, human/, sparse/, evolution/, replay-NAME/, METHOD.json}
+    runs/bench/<time>/bench.json  <task>/{baselines/, human/, reward-NAME/, evolution/, replay-NAME/, ..., METHOD.json}
 
 `bench.json` is written first and never changed. A method on a task is a `METHOD.json` as soon as it is over; what is
-there is not run again, and what was under way goes on: trainings and searches adopt what they have finished. Human and
-sparse reward train on fresh seeds and are measured on episodes that no search selects by; a search is a whole one, and
-its best reward is trained on the same seeds in its finals. A task or method that cannot be run has a reason in place of
-figures.
+there is not run again, and what was under way goes on: trainings and searches adopt what they have finished. Rewards
+that are there (human, sparse, `reward:PATH`) train on fresh seeds and are measured on episodes that no search selects
+by; a search is a whole one, and its best reward is trained on the same seeds in its finals. A task or method that
+cannot be run has a reason in place of figures.
 
 What it does not know: statistics (`eureka.bench_statistics`) and pages (`eureka.bench_page`).
 """
@@ -31,9 +31,11 @@ from eureka.executors.base import Executor
 from eureka.feedback import Recorded
 from eureka.halving import spent
 from eureka.listener import Listener
+from eureka.named_reward import find_reward
 from eureka.search import run_search
 from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_config, locked, start_folder
 from eureka.training import Training, run_trainings
+from rewards.source import RewardSource
 from rl.config import config_for
 from rl.record import read_json, write_json_atomic
 from tasks import registry
@@ -44,6 +46,9 @@ SCHEMA = 1
 SETTINGS = "bench.json"
 BASELINES = ("human", "sparse")
 SEARCHES = ("evolution", "replay")
+KINDS = (*BASELINES, "reward", *SEARCHES)
+PLACES = ("reward", "replay")
+"""Those that name a file or a folder after a colon."""
 ExecutorFor = Callable[[str], AbstractContextManager[Executor]]
 """Task reference -> where its trainings run."""
 
@@ -55,7 +60,8 @@ class BenchConfig:
     tasks: tuple[str, ...]
     """Registered names or task files."""
     methods: tuple[str, ...] = ("human", "sparse", "evolution")
-    """human, sparse, evolution, or replay:DIR for a recorded search."""
+    """human, sparse, evolution, reward:PATH for a reward that is there (a file, the best of a search or recording),
+    or replay:DIR for a recorded search, searched again."""
     seeds: int = 5
     """Fresh seeds behind every figure."""
     budget: float = 1.0
@@ -84,16 +90,17 @@ class BenchConfig:
             if twice:
                 raise UserError(f"the {what} {twice[0]} is named twice.")
         for method in self.methods:
-            kind, _, folder = method.partition(":")
-            if kind == "replay" and not Path(folder).is_dir():
-                raise UserError(f"method {method}: there is no folder {folder}; expected a recorded search.")
+            kind, _, place = method.partition(":")
+            if kind not in KINDS or (kind in PLACES) != bool(place):
+                near = did_you_mean(kind, KINDS)
+                expected = "human, sparse, evolution, reward:PATH or replay:DIR"
+                raise UserError(f"there is no method '{method}'; expected {expected}.{near}")
+            if kind == "replay" and not Path(place).is_dir():
+                raise UserError(f"method {method}: there is no folder {place}; expected a recorded search.")
+            if kind == "reward" and not Path(place).exists():
+                raise UserError(f"method {method}: there is no {place}; expected a file, a search or a recording.")
             if [_file_name(other) for other in self.methods].count(_file_name(method)) > 1:
-                raise UserError(f"two recordings are named {Path(folder).name}; rename the folder of one of them.")
-            if kind not in (*BASELINES, *SEARCHES) or (kind == "replay") != bool(folder):
-                near = did_you_mean(kind, (*BASELINES, *SEARCHES))
-                raise UserError(
-                    f"there is no method '{method}'; expected human, sparse, evolution or replay:DIR.{near}"
-                )
+                raise UserError(f"two methods are named {kind}:.../{Path(place).name}; rename one of the places.")
 
 
 @dataclass(frozen=True)
@@ -225,14 +232,14 @@ class _OnTask:
 
     def run(self, method: str) -> Row:
         """A method's row; stored once it has figures, so that a reason that passes is tried again."""
-        kind, _, folder = method.partition(":")
+        kind, _, place = method.partition(":")
         self.listener.say(f"{self.task.name}: {method}")
-        if kind == "replay" and _other_task(Path(folder), self.task, self.reference):
-            row = self._row(method, not_run=f"the recording is of task '{recorded_task(Path(folder))}'")
-        elif kind in BASELINES:
-            row = self._baseline(method)
+        if kind == "replay" and _other_task(Path(place), self.task, self.reference):
+            row = self._row(method, not_run=f"the recording is of task '{recorded_task(Path(place))}'")
+        elif kind in SEARCHES:
+            row = self._search(method, Path(place) if kind == "replay" else None)
         else:
-            row = self._search(method, Path(folder) if kind == "replay" else None)
+            row = self._reward(method, find_reward(place, self.task, self.reference) if place else None)
         if not row.not_run:
             write_json_atomic(self.place / f"{_file_name(method)}.json", dataclasses.asdict(row))
         return row
@@ -240,20 +247,21 @@ class _OnTask:
     def _row(self, method: str, **fields: Any) -> Row:
         return Row(self.task.name, method, self.task.fitness_unit, budget=self.train.env_steps, **fields)
 
-    def _baseline(self, role: str) -> Row:
+    def _reward(self, method: str, source: RewardSource | None) -> Row:
+        """A reward that is there: `source`, or the task's own of that name."""
         fresh = finals.Fresh(
             self.task,
             registry.absolute_ref(self.reference),
             self.train,
-            self.place / role,
+            self.place / _file_name(method),
             seed=self.config.seed,
             seeds=self.config.seeds,
             threads=self.config.threads,
             time_limit_s=self.config.time_limit_s,
         )
-        trainings = fresh.baseline(role)
+        trainings = fresh.baseline(method) if source is None else fresh.given(source)
         if not trainings:
-            return self._row(role, not_run=f"the task has no {role} reward")
+            return self._row(method, not_run=f"the task has no {method} reward")
         for training in trainings:
             finals.fetch_cached(training, self.task, self.place)
         results: list[Mapping[str, Any]] = []
@@ -265,7 +273,7 @@ class _OnTask:
 
         run_trainings(trainings, self.executor, self.listener, on_result)
         results.sort(key=lambda result: result["seed"])
-        return self._row(role, **_over_seeds(results), env_steps=_steps(results), wall_s=_wall_s(results))
+        return self._row(method, **_over_seeds(results), env_steps=_steps(results), wall_s=_wall_s(results))
 
     def _search(self, method: str, recording: Path | None) -> Row:
         folder = self.place / _file_name(method)

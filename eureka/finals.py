@@ -60,6 +60,10 @@ class Fresh:
         source = baseline_source(self.task, role)
         return [] if source is None else self._of(role, source, _graph_or_none(source, self.task), None)
 
+    def given(self, source: RewardSource) -> list[Training]:
+        """Those of any reward, under the role "reward"."""
+        return self._of("reward", source, _graph_or_none(source, self.task), None)
+
     def _of(
         self, role: str, source: RewardSource, graph: dict[str, Any] | None, candidate: str | None
     ) -> list[Training]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from eureka.archive import Archive
 from eureka.designers.base import DesignerConfig
 from eureka.designers.create import create
 from eureka.designers.replay import read_replies
+from eureka.named_reward import find_reward
 from eureka.search import run_search
 from eureka.search_config import SearchConfig, start_folder
 from rewards.gate import admit_many
 from tasks.env import sample_signals
+from tasks.errors import UserError
 from tasks.registry import make
 from tests.eureka.in_process import InProcessExecutor
 
@@ -61,3 +64,22 @@ def test_a_recording_is_replayed(tmp_path):
         assert candidate.source.strip() in reply.text
         assert str(candidate.status) == "trained"
     archive.close()
+
+
+def test_the_best_of_a_recording_is_a_reward_by_name(tmp_path):
+    """The program of the candidate with the highest fitness, taken out of its reply; nothing is searched."""
+    name = "quadcopter-hover"
+    results = json.loads((RECORDED / name / "results.json").read_text())
+    best = max((c for c in results["candidates"] if c["fitness"] is not None), key=lambda c: c["fitness"])
+    found = find_reward(str(RECORDED / name), make(name), name)
+    assert found.sha256 == best["sha256"]
+    assert found.origin.endswith(f"{name}:{best['candidate_id']}")
+    with pytest.raises(UserError, match=f"is of task '{name}', not of 'ant-run'"):
+        find_reward(str(RECORDED / name), make("ant-run"), "ant-run")
+    copy = shutil.copytree(RECORDED / name, tmp_path / "copy")
+    (copy / "replies" / f"{best['candidate_id']}_r{best['repairs']}.md").unlink()
+    with pytest.raises(UserError, match="lacks the reply"):
+        find_reward(str(copy), make(name), name)
+    (copy / "results.json").unlink()
+    with pytest.raises(UserError, match="names no scored reward"):
+        find_reward(str(copy), make(name), name)

@@ -44,7 +44,8 @@ class Bench:
     tasks: tuple[str, ...] = ()
     """Tasks, by name or file, separated by commas or blanks; all registered ones when not given."""
     methods: tuple[str, ...] = ("human", "sparse", "evolution")
-    """Among human, sparse, evolution and replay:DIR (a recorded search), separated by commas or blanks."""
+    """Among human, sparse, evolution, reward:PATH (a file, the best of a search or of a recording) and replay:DIR (a
+    recorded search, searched again), separated by commas or blanks."""
     seeds: int = 5
     """Fresh seeds behind every figure."""
     budget: float = 1.0

@@ -11,7 +11,8 @@ from typing import Annotated
 import tyro
 
 from eureka.commands.confinement import announce
-from eureka.commands.places import existing_file, judge
+from eureka.commands.places import existing_file
+from eureka.named_reward import judge
 from tasks import registry
 from tasks.errors import UserError
 

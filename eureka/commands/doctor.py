@@ -135,7 +135,7 @@ def _physics() -> Iterator[Finding]:
 
 
 def _gate() -> Iterator[Finding]:
-    from eureka.commands.places import judge
+    from eureka.named_reward import judge
     from rewards.library.library import load
     from tasks import registry
 

@@ -1,4 +1,4 @@
-"""What the arguments of several commands mean: a run or checkpoint, a reward, settings as key=value."""
+"""What the arguments of several commands mean: a run or checkpoint, settings as key=value."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from eureka.archive import Archive
-from eureka.search_config import CONFIG_FILE, DATABASE, load_config
-from rewards.gate import Verdict, admit
-from rewards.library.library import load
-from rewards.source import RewardSource
+from eureka.named_reward import near_name
+from eureka.search_config import CONFIG_FILE
 from rl.checkpoint import latest
-from tasks import registry
-from tasks.env import sample_signals
-from tasks.errors import UserError, did_you_mean
-from tasks.task import Task
-
-REWARD_KINDS = ("human", "sparse", "zero")
-SAMPLE_WORLDS = (64, 192)
-"""Batch sizes that a program is tried at; the same as in a search."""
+from tasks.errors import UserError
 
 
 def existing_file(path: Path, what: str) -> Path:
@@ -30,7 +20,7 @@ def existing_file(path: Path, what: str) -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{path} is a folder, expected a {what}.")
-    raise UserError(f"there is no {what} {path}.{_near(path)}")
+    raise UserError(f"there is no {what} {path}.{near_name(path)}")
 
 
 def find_checkpoint(place: Path) -> Path:
@@ -46,7 +36,7 @@ def find_checkpoint(place: Path) -> Path:
             )
         return place
     if not place.is_dir():
-        raise UserError(f"there is no run or checkpoint {place}.{_near(place)}")
+        raise UserError(f"there is no run or checkpoint {place}.{near_name(place)}")
     best = [path for path in (place / "model.pt", place / "best" / "model.pt") if path.is_file()]
     damaged: list[str] = []
     found = latest(place, damaged.append) or (best[0] if best else None)
@@ -65,48 +55,6 @@ def find_checkpoint(place: Path) -> Path:
             f"the run in {place} has saved no checkpoint yet; finish it with eureka train --resume {place}."
         )
     raise UserError(f"{place} holds no checkpoint; expected the folder of a run or a search.")
-
-
-def judge(task: Task, text: str, origin: str) -> Verdict:
-    """The gate's verdict on a program, tried on states of the task at two batch sizes."""
-    samples = [sample_signals(task, worlds, seed=worlds) for worlds in SAMPLE_WORLDS]
-    return admit(text, task.signal_table, samples, origin=origin)
-
-
-def find_reward(word: str, task: Task, task_ref: str) -> RewardSource:
-    """The reward meant by human, sparse, zero, a file (through the gate), or the folder of a search (its best).
-
-    Raises:
-        UserError: there is no such reward, the gate refuses the file (line and rule of the first problem), or the
-            search is of another task or has no scored program.
-    """
-    if word in REWARD_KINDS:
-        return load(task.name, word, registry.user_file(task))
-    path = Path(word)
-    if path.is_dir():
-        return _best_of_search(path, task)
-    if not path.is_file():
-        hint = did_you_mean(word, REWARD_KINDS) or _near(path)
-        raise UserError(
-            f"there is no reward '{word}'; expected human, sparse, zero, a reward file or a search's folder.{hint}"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text ({error.reason}); save it as UTF-8.") from None
-    verdict = judge(task, text, origin=str(path))
-    if not verdict.accepted or verdict.source is None:
-        raise UserError(f"{path} is refused: {first_problem(verdict)} All of it: eureka check {path} --task {task_ref}")
-    return verdict.source
-
-
-def first_problem(verdict: Verdict) -> str:
-    """The first problem of a refused program in one line, with its line and rule, and how many more there are."""
-    problem = verdict.problems[0]
-    place = f"line {problem.line}, " if problem.line else ""
-    more = f" And {len(verdict.problems) - 1} more." if len(verdict.problems) > 1 else ""
-    stop = "" if problem.message.endswith((".", "?", "!")) else "."
-    return f"{place}{problem.code}: {problem.message}{stop}{more}"
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
@@ -149,27 +97,3 @@ def _value(text: str) -> Any:
         except json.JSONDecodeError:
             continue
     return text
-
-
-def _best_of_search(folder: Path, task: Task) -> RewardSource:
-    if not (folder / DATABASE).is_file():
-        raise UserError(
-            f"{folder} holds no search ({DATABASE}); expected human, sparse, zero, a reward file or a search."
-        )
-    searched = registry.make(load_config(folder).task)
-    if searched.name != task.name:
-        raise UserError(f"the search in {folder} is of task '{searched.name}', not of '{task.name}'.")
-    archive = Archive(folder / DATABASE, create=False, read_only=True)
-    try:
-        winner = archive.best()
-    finally:
-        archive.close()
-    if winner is None or winner.source is None:
-        raise UserError(f"the search in {folder} has no scored reward yet; choose another --reward.")
-    return RewardSource(winner.source, f"{folder}:{winner.candidate_id}")
-
-
-def _near(path: Path) -> str:
-    """A name like the missing one, in the deepest folder of its path that exists."""
-    parent = path.parent
-    return did_you_mean(path.name, [item.name for item in parent.iterdir()]) if parent.is_dir() else ""

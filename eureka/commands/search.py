@@ -13,7 +13,7 @@ from rich.console import Console
 
 from eureka.archive import Archive
 from eureka.commands.confinement import announce
-from eureka.commands.places import existing_file, find_reward, parse_settings, with_settings
+from eureka.commands.places import existing_file, parse_settings, with_settings
 from eureka.commands.progress import LiveListener, ProgressListener
 from eureka.designers.base import Designer, DesignerConfig, DesignerStopped
 from eureka.designers.create import create, resolve
@@ -23,6 +23,7 @@ from eureka.executors.base import NO_PROGRESS_S
 from eureka.executors.create import Kind, Wanted
 from eureka.feedback import AtTerminal, Person, Recorded
 from eureka.interrupt import interruptible
+from eureka.named_reward import find_reward
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
 from eureka.search_config import CONFIG_FILE, DATABASE, Halving, SearchConfig, load_config, start_folder

@@ -13,8 +13,9 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eureka.commands.places import find_reward, parse_settings, with_settings
+from eureka.commands.places import parse_settings, with_settings
 from eureka.finals import EVAL_SEED
+from eureka.named_reward import find_reward
 from rl.checkpoint import load_policy
 from rl.config import config_for
 from rl.failures import disk_full
@@ -33,7 +34,7 @@ class Train:
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")] = ""
     """A task's name, or a Python file. Not with --resume."""
     reward: str = "human"
-    """human, sparse, zero, a reward file, or the folder of a search (its best reward)."""
+    """human, sparse, zero, a reward file, or the folder of a search or of a recording (its best reward)."""
     seed: int = 0
     """Seed of worlds, weights and exploration."""
     iterations: int | None = None

@@ -170,6 +170,29 @@ def export_recording(search_dir: Path, out_dir: Path) -> Path:
     return path
 
 
+def recorded_best(folder: Path) -> tuple[str, str]:
+    """The candidate with the highest fitness in an exported recording, and the reply that its program is in.
+
+    Raises:
+        UserError: the recording does not say, or lacks that reply.
+    """
+    results = folder / "results.json"
+    listed = _read_json(results).get("candidates") if results.is_file() else None
+    scored = [c for c in listed or [] if isinstance(c, dict) and isinstance(c.get("fitness"), float)]
+    if not scored:
+        raise UserError(
+            f"the recording {folder} names no scored reward (results.json): replay it, or name another one."
+        )
+    best = max(scored, key=lambda candidate: candidate["fitness"])
+    ask_id = f"{best.get('candidate_id')}_r{best.get('repairs')}"
+    reply = read_replies(folder).get(ask_id)
+    if reply is None or reply.text is None:
+        raise UserError(
+            f"the recording {folder} lacks the reply {ask_id}, its best one: make it anew with eureka record."
+        )
+    return str(best["candidate_id"]), reply.text
+
+
 def recorded_settings(folder: Path) -> dict[str, Any]:
     """Task and settings of a recorded search, under the names of SearchConfig's fields.
 

@@ -161,6 +161,19 @@ def test_a_scoreboard_that_was_stopped_goes_on(whole, tmp_path, stop_at):
     assert bench(tmp_path / "run", third) == rows and third.ran == []
 
 
+def test_a_reward_that_is_there_is_a_method(tmp_path):
+    """A file trains on the same fresh seeds as the human reward; one of another task is a row that says so."""
+    executor, file = RoleExecutor(), SLIDER.with_name("slider_human.py")
+    recording = Path(__file__).parents[2] / "examples" / "recorded" / "ant-run"
+    methods = (f"reward:{file}", f"reward:{recording}")
+    begin(tmp_path / "run", BenchConfig(tasks=(str(SLIDER),), **{**SMALL, "methods": methods}))
+    given, foreign = bench(tmp_path / "run", executor)
+    assert (given.fitness, given.env_steps, given.not_run) == ((7.0, 7.0), 2 * 640, "")
+    assert sorted(executor.ran) == ["reward_s1000", "reward_s1001"]
+    assert "is of task 'ant-run', not of 'slider'" in foreign.not_run
+    assert bench(tmp_path / "run", RoleExecutor())[0] == given
+
+
 def test_the_command_writes_the_pages(whole, eureka, tmp_path):
     """A finished scoreboard is resumed for its pages alone; what was not run makes the exit code 1."""
     code, out, _ = eureka("bench", "--resume", whole[0], "--out", tmp_path / "results", "--machine", "a machine")
@@ -178,7 +191,9 @@ def test_the_command_writes_the_pages(whole, eureka, tmp_path):
         ({"methods": ("replay",)}, "no method 'replay'.*replay:DIR"),
         ({"methods": ("replay:nowhere",)}, "no folder nowhere"),
         ({"methods": ("human", "human")}, "human is named twice"),
-        ({"methods": (f"replay:{DATA}", f"replay:{DATA}/")}, "two recordings are named data"),
+        ({"methods": (f"replay:{DATA}", f"replay:{DATA}/")}, "two methods are named replay:.../data"),
+        ({"methods": ("reward:nowhere.py",)}, "there is no nowhere.py"),
+        ({"methods": ("reward",)}, "no method 'reward'.*reward:PATH"),
         ({"seeds": 0}, "seeds is 0"),
         ({"budget": 0.0}, "budget is 0"),
         ({"tasks": ()}, "at least one task"),
