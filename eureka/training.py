@@ -152,8 +152,7 @@ def run_trainings(
         listener: Told of starts and ends, of trainings that are tried once more, and of a full disk.
         on_result: Called once per training with the content of its `result.json`; never in the order of the list. Where
             it was tried before, that is under "attempts".
-        probe: A short training whose reward is beyond doubt; it runs where the last trainings have no verdict. Without
-            it their failures are handed over as they are.
+        probe: A short training without a reward, which runs where the last ones have no verdict; else they fail.
 
     Raises:
         MachineAtFault: `WITHOUT_VERDICT` in a row ended without a verdict; none of them was handed over.
