@@ -83,8 +83,9 @@ def run_search(
         person: Who is asked for feedback, where the config wants it; the terminal when not given.
 
     Raises:
-        UserError: the designer cannot go on, there is nobody to ask for feedback, the given reward is refused, the
-            folder is in use, or its database is damaged. What was finished is kept.
+        UserError: the designer cannot go on, trainings fail whatever their rewards are, there is nobody to ask for
+            feedback, the given reward is refused, the folder is in use, or its database is damaged. What was finished
+            is kept.
     """
     listener = listener or Listener()
     with locked(folder):
@@ -355,7 +356,7 @@ class _Search:
             if result["status"] == "ok":
                 self.patience.until_done("baselines/", partial(finals.keep_in_cache, training, self.task, runs))
 
-        run_trainings(trainings, self.executor, self.listener, on_result)
+        run_trainings(trainings, self.executor, self.listener, on_result, self.trainer.probe())
 
     def _runs_of(self, winner: Candidate) -> list[Run]:
         """Runs of the winning reward that left a policy, best first: the finals, else the candidate's own."""

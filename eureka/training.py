@@ -4,8 +4,10 @@ A training is known by its run id and folder. One whose result is on disk is nev
 starts afresh with the same request, so that a resumed search ends where an undisturbed one does.
 
 What the infrastructure broke is trained once more, and what a full disk stopped as soon as there is room; neither says
-anything of a reward. What a reward broke is a result, and stands. Each start has a name (`attempt`), and a result that
-carries another one is not taken.
+anything of a reward. What a reward broke is a result, and stands. A second failure of the infrastructure is held back
+until another training has a verdict: then the machine is well, and the failure is that training's result. Where several
+in a row have no verdict, the machine is at fault, and they are left to be trained again. Each start has a name
+(`attempt`), and a result that carries another one is not taken.
 """
 
 from __future__ import annotations
@@ -38,9 +40,12 @@ from tasks.errors import UserError
 
 ATTEMPTS = "attempts.json"
 """Beside a request: why earlier starts of this training ended without a verdict."""
+_LOG = "worker.log"  # beside a request: what its worker wrote
 _TICK_S = 0.5
 _GRACE_S = 30.0  # a worker ends itself at its time limit; the executor only ends one that does not
 _TRIES = 2
+WITHOUT_VERDICT = 3
+"""Trainings in a row that end without a verdict, each tried twice, before the machine is held to be at fault."""
 _ERROR_TYPES: dict[Ending, str] = {"no_progress": "NoProgress", "out_of_memory": OUT_OF_MEMORY}
 
 
@@ -62,6 +67,10 @@ class Training:
 OnResult = Callable[[Training, dict[str, Any]], None]
 
 
+class MachineAtFault(UserError):
+    """Trainings fail whatever their rewards are. Those concerned have no result, and are trained again at a resume."""
+
+
 @dataclass(eq=False)
 class _Open:
     """A training that has no result yet."""
@@ -72,8 +81,69 @@ class _Open:
     failures: list[dict[str, Any]] = field(default_factory=list)
     """How its earlier starts ended, a full disk not counted."""
 
+    @property
+    def has_verdict(self) -> bool:
+        """Of one that is over: whether its end says something of its reward."""
+        return len(self.failures) < _TRIES
 
-def run_trainings(trainings: Sequence[Training], executor: Executor, listener: Listener, on_result: OnResult) -> None:
+
+class _Verdicts:
+    """Hands over results: a verdict at once, and those of trainings that ended without one when a verdict has come."""
+
+    def __init__(self, listener: Listener, on_result: OnResult, probe: Training | None) -> None:
+        self.listener = listener
+        self.on_result = on_result
+        self.probe = probe
+        self.held: list[tuple[Training, dict[str, Any]]] = []
+        """Those in a row without a verdict, the latest last; the probe among them."""
+
+    def take(self, over: list[tuple[_Open, dict[str, Any]]]) -> None:
+        """Results of trainings that ended together: of these nobody knows the order, so a verdict among them counts as
+        the last.
+
+        Raises:
+            MachineAtFault: too many in a row have no verdict.
+        """
+        for run, result in sorted(over, key=lambda each: each[0].has_verdict):
+            self.held.append((run.training, result))
+            if run.has_verdict:
+                self.hand_over()
+        if len(self.held) >= WITHOUT_VERDICT:
+            training, result = self.held[-1]
+            raise MachineAtFault(
+                f"{len(self.held)} trainings in a row ended without a verdict on their rewards, each tried {_TRIES} "
+                f"times: the machine is at fault. The last one, {training.run_id}: {result['error']['message']:.400} "
+                f"(log: {training.run_dir / _LOG})."
+            )
+
+    def hand_over(self) -> None:
+        """All that was held back."""
+        held, self.held = self.held, []
+        for training, result in held:
+            if training is self.probe:
+                shutil.rmtree(training.run_dir, ignore_errors=True)
+                continue
+            self.on_result(training, result)
+            self.listener.run_ended(training.run_id, result["status"], result["fitness"])
+
+    def next_probe(self) -> _Open | None:
+        """What to train when all have ended and some are held back: their verdict has to come from somewhere."""
+        if not self.held or self.probe is None:
+            self.hand_over()
+            return None
+        self.listener.say(
+            f"{len(self.held)} without a verdict at the end; a short training without reward tries the machine"
+        )
+        return _Open(self.probe)
+
+
+def run_trainings(
+    trainings: Sequence[Training],
+    executor: Executor,
+    listener: Listener,
+    on_result: OnResult,
+    probe: Training | None = None,
+) -> None:
     """Run trainings, several at once, and hand over each result as it comes.
 
     Args:
@@ -82,7 +152,12 @@ def run_trainings(trainings: Sequence[Training], executor: Executor, listener: L
         listener: Told of starts and ends, of trainings that are tried once more, and of a full disk.
         on_result: Called once per training with the content of its `result.json`; never in the order of the list. Where
             it was tried before, that is under "attempts".
+        probe: A short training without a reward, which runs where the last ones have no verdict; else they fail.
+
+    Raises:
+        MachineAtFault: `WITHOUT_VERDICT` in a row ended without a verdict; none of them was handed over.
     """
+    verdicts = _Verdicts(listener, on_result, probe)
     runs: dict[str, _Open] = {}
     for training in trainings:
         orphans = end_orphans(training.run_dir)
@@ -103,6 +178,7 @@ def run_trainings(trainings: Sequence[Training], executor: Executor, listener: L
             _submit(waiting, executor, pause)
             if pause.active and not executor.running():
                 time.sleep(_TICK_S)
+            over = []
             for ended in executor.wait(_TICK_S):
                 run = runs.get(ended.run_id)
                 if run is None or run in waiting or ended.attempt not in ("", run.attempt):
@@ -112,8 +188,11 @@ def run_trainings(trainings: Sequence[Training], executor: Executor, listener: L
                     waiting.append(run)
                     continue
                 del runs[ended.run_id]
-                on_result(run.training, result)
-                listener.run_ended(ended.run_id, result["status"], result["fitness"])
+                over.append((run, result))
+            verdicts.take(over)
+            if not runs and (one_more := verdicts.next_probe()) is not None:
+                runs[one_more.training.run_id] = one_more
+                waiting.append(one_more)
             listener.tick()
     finally:
         if runs:

@@ -40,12 +40,16 @@ _FINITE_HINT = "guard divisions, logarithms, roots and exp: x / (y + 1e-6), torc
 
 
 def graph_of(
-    text: str, program: Program, table: SignalTable, batches: Sequence[Signals], lines: Mapping[str, int]
+    text: str,
+    program: Program,
+    table: SignalTable,
+    states: Sequence[tuple[str, Signals]],
+    lines: Mapping[str, int],
 ) -> tuple[dict[str, Any] | None, list[Violation]]:
     """The graph of a sound program as plain data and no violations, or None and what is wrong.
 
-    `lines` are the lines of the components and, as "", of the last return. Whatever the program raises is a
-    violation, never an exception.
+    `states` are those of `states_of`; `lines` are the lines of the components and, as "", of the last return. Whatever
+    the program raises is a violation, never an exception.
     """
     names = entry_arguments(text)
     try:
@@ -57,7 +61,7 @@ def graph_of(
         return None, [found if found.line else Violation(lines[""], found.code, found.message, found.hint)]
     except GraphError as error:
         return None, [Violation(lines[""], "T215", str(error), "make smaller tensors and fewer operations")]
-    for state, signals in _states(table, batches):
+    for state, signals in states:
         problems = list(_compare(program, graph, state, [signals[name] for name in names], lines))
         if problems:
             return None, problems
@@ -70,8 +74,8 @@ def _compare(
     with torch.no_grad():
         try:
             total, components = program(*[tensor.clone() for tensor in arguments])  # type: ignore[misc]
-            values = interpret(graph, [tensor.clone() for tensor in arguments])
-            again = interpret(graph, [tensor.clone() for tensor in arguments])
+            values = interpret(graph, arguments)  # none of a graph's operators writes to its arguments
+            again = interpret(graph, arguments)
         except Exception as error:
             message = f"on {state}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             yield Violation(lines[""], "T201", message, "make the computation valid for every state")
@@ -109,7 +113,7 @@ def _close(a: torch.Tensor, b: torch.Tensor, scale: float) -> bool:
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
 
 
-def _states(table: SignalTable, batches: Sequence[Signals]) -> Iterator[tuple[str, Signals]]:
+def states_of(table: SignalTable, batches: Sequence[Signals]) -> Iterator[tuple[str, Signals]]:
     """What program and graph are called with, each with words for it."""
     for batch in batches:
         yield f"the {_worlds(batch)} sampled states", batch

@@ -223,18 +223,21 @@ def _operator(node: Node) -> Any:
 
 
 def _bound(value: Any, values: _Values, worlds: int) -> Any:
-    if isinstance(value, Ref):
+    kind = type(value)
+    if kind is Ref:
         return values[value.value]
-    if isinstance(value, Size):
+    if kind is Size:
         return value.at(worlds)
-    return [_bound(item, values, worlds) for item in value] if isinstance(value, tuple) else value
+    return [_bound(item, values, worlds) for item in value] if kind is tuple else value
 
 
 def _positional(node: Node, values: _Values, worlds: int) -> tuple[Any, ...]:
-    return tuple(_bound(value, values, worlds) for value in node.args)
+    return tuple([_bound(value, values, worlds) for value in node.args])
 
 
 def _keywords(node: Node, values: _Values, worlds: int, device: torch.device | str) -> dict[str, Any]:
+    if not node.kwargs and node.operator not in FACTORIES:
+        return {}
     kwargs = {key: _bound(value, values, worlds) for key, value in node.kwargs.items()}
     made = {"device": device, "dtype": node.outputs[0][0]} if node.operator in FACTORIES else {}
     return kwargs | made

@@ -24,12 +24,13 @@ from rewards.numbering import flat, numbered
 from rewards.operators import DROPPED_ARGUMENTS, DTYPES, MEMORY_FORMATS, is_view, overload
 from rewards.result import one_line, structure_problem
 from rewards.shapes import Form, quick
-from rewards.symbolic import ASK_NO_NUMBER, Symbolic, Untraceable, running_line, size_data
+from rewards.symbolic import ASK_NO_NUMBER, Symbolic, Untraceable, fresh, running_line, size_data
 from rewards.trace import Program, program_line
 
 FOLDED_NUMBERS = 1024
 """Largest result of constants alone that is computed once and kept."""
 
+_SORTED = json.JSONEncoder(sort_keys=True)  # made once: `json.dumps` makes one at every call
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _FORMAT_NAMES = {memory_format: name for name, memory_format in MEMORY_FORMATS.items()}
 _SAME = frozenset({"lift_fresh.default", "lift_fresh_copy.default", "detach.default", "alias.default"})
@@ -50,7 +51,7 @@ def record(program: Program, inputs: Sequence[tuple[str, int]]) -> dict[str, Any
     Raises:
         Untraceable: with a code of `rewards.trial.TRIAL_RULES` and the program's line.
     """
-    shapes = Symbolic()
+    shapes = fresh()
     with shapes.mode, torch.no_grad():
         recorder = _Recorder(shapes)
         arguments = [recorder.argument(place, dims) for place, (_, dims) in enumerate(inputs)]
@@ -181,7 +182,7 @@ class _Recorder(TorchDispatchMode):
             },
             "out": [[self._dtype(form.dtype), [size_data(size) for size in form.sizes]] for form in forms],
         }
-        key = json.dumps([node["op"], node["args"], node["kwargs"]], sort_keys=True)
+        key = _SORTED.encode([node["op"], node["args"], node["kwargs"]])
         if key not in self._known:
             if len(self.nodes) >= MAX_NODES:
                 self._refuse("T215", f"the program has more than {MAX_NODES} tensor operations.", "compute less")

@@ -4,6 +4,7 @@ Whatever makes torch suppose something about N ends the run. Runs in the trial's
 """
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -122,6 +123,27 @@ class Symbolic:
                 running_line(), "T211", message, "a (N,) and a (N, 1) tensor were combined? Take columns by x[:, 0]"
             )
         return Size(int(offset), int(slope))
+
+
+_ready: list[Symbolic] = []
+
+
+def make_ready(dims: Iterable[int]) -> None:
+    """Make what every run begins with, so that each fork of this process finds it: N, and tensors of the forms that
+    signals of these dims, their columns and results have. A symbolic size takes longer to make than most runs use."""
+    shapes, worlds = Symbolic(), Size(0, 1)
+    with shapes.mode, torch.no_grad():
+        for dtype in (torch.float32, torch.bool):
+            shapes.tensor(Form(dtype, (worlds,), (1,)))
+        for wide in sorted({1, *dims}):
+            shapes.tensor(Form(torch.float32, (worlds, wide), (wide, 1)))
+            shapes.tensor(Form(torch.float32, (worlds,), (wide,)))
+    _ready[:] = [shapes]
+
+
+def fresh() -> Symbolic:
+    """One for a run: that made ready, the first time."""
+    return _ready.pop() if _ready else Symbolic()
 
 
 def size_data(size: int | Size) -> Any:

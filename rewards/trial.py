@@ -11,19 +11,21 @@ Axes: N worlds. Not covered: inputs that are not finite.
 
 import ast
 import re
+import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from rewards.agreement import graph_of
+from rewards.agreement import graph_of, states_of
 from rewards.check import entry_arguments
 from rewards.expressions import Violation
 from rewards.recorder import Untraceable, record
 from rewards.result import RewardError, one_line, structure_problem
 from rewards.source import entry_points, parsed
-from rewards.trace import Program, load_program, program_line
+from rewards.trace import Program, load_checked, load_program, program_line
 from rewards.watch import CHANGED_HINT, Watch, changed
 from tasks.signals import Signals, SignalTable
 
@@ -54,8 +56,6 @@ LONE_WORLDS = 16
 """How many worlds are also tried in the company of nothing but a copy of themselves."""
 TRACED_WORLDS = 17
 """Number of worlds of the run before a trace without a trial."""
-TIMING_CALLS = 11
-TIMING_LIMIT_S = 0.5
 
 _HINTS = (
     (r"Boolean value of Tensor", "use torch.where(condition, a, b), and & | ~ between conditions"),
@@ -72,42 +72,70 @@ _HINTS = (
 )
 
 
-def examine(text: str, table: SignalTable, batches: Sequence[Signals]) -> dict[str, Any]:
-    """Run the trial of one checked program; a JSON-ready verdict.
+_Variant = tuple[tuple[torch.Tensor, torch.Tensor], Signals]
 
-    `batches` are signals of different numbers of worlds, finite, each at least 2 worlds; the largest is used
-    for the comparisons and the clock. Returns {"problems": [[line, code, message, hint]], "components":
+
+@dataclass(frozen=True)
+class Inputs:
+    """What programs are called with, the same for all of them: made once, before any of them runs."""
+
+    batches: tuple[Signals, ...]
+    """The sampled states, most worlds first."""
+    variants: tuple[_Variant, ...]
+    """Batches in which some worlds are as before: ((index before, index now), signals)."""
+    states: tuple[tuple[str, Signals], ...]
+    """What program and graph are compared on."""
+
+    @classmethod
+    def of(cls, table: SignalTable, batches: Sequence[Signals]) -> "Inputs":
+        """From signals of different numbers of worlds, finite, each at least 2 worlds; the largest is used for the
+        comparisons and the clock."""
+        ordered = sorted(batches, key=_worlds, reverse=True)
+        variants = _variants({name: ordered[0][name] for name in table.names}, _worlds(ordered[0]))
+        return cls(tuple(ordered), tuple(variants), tuple(states_of(table, ordered)))
+
+
+def examine(text: str, table: SignalTable, batches: Sequence[Signals]) -> dict[str, Any]:
+    """Run the trial of one checked program; a JSON-ready verdict. See `examine_on`."""
+    return examine_on(text, table, Inputs.of(table, batches))
+
+
+def examine_on(text: str, table: SignalTable, inputs: Inputs, *, checked: bool = False) -> dict[str, Any]:
+    """Run the trial of one program; a JSON-ready verdict.
+
+    `checked`: whoever calls has checked it already. The inputs are used up: a program may change them.
+    Returns {"problems": [[line, code, message, hint]], "components":
     [name], "time_per_call_s": float | None, "graph": the reward graph as plain data or None}. Whatever the program
     raises is a problem, never an exception of `examine`.
     """
-    batches = sorted(batches, key=_worlds, reverse=True)
+    batches = inputs.batches
     trial = _Trial(text, batches[0])
     try:
-        program = load_program(text, table)
+        program = load_checked(text) if checked else load_program(text, table)
     except RewardError as error:
         trial.raised(error.error_type, error.detail, error.line)
         return trial.verdict(None)
     components = trial.run_watched(program, batches[0])
     if components:
-        trial.compare_worlds(program, batches[0])
+        trial.compare_worlds(program, batches[0], inputs.variants)
         if not trial.problems:  # a smaller batch would only repeat them
             for smaller in batches[1:]:
                 trial.run_watched(program, smaller, pairs=False)
     if not components or trial.problems:
         return trial.verdict(None)
-    graph, found = graph_of(text, program, table, batches, result_lines(text))
+    graph, found = graph_of(text, program, table, inputs.states, trial.lines)
     trial.problems.extend(found)
     if graph is None:
         return trial.verdict(None)
-    return trial.verdict(_time_per_call(program, trial.inputs, batches[0])) | {"graph": graph}
+    return trial.verdict(statistics.median(trial.times_s)) | {"graph": graph}
 
 
-def trace(text: str, table: SignalTable) -> dict[str, Any]:
-    """The graph of one checked program without a trial: {"problems": [[line, code, message, hint]], "graph": data or
-    None}. For programs that have been through the gate or are ours."""
+def trace(text: str, table: SignalTable, *, checked: bool = False) -> dict[str, Any]:
+    """The graph of one program without a trial: {"problems": [[line, code, message, hint]], "graph": data or None}. For
+    programs that have been through the gate or are ours. `checked`: as for `examine`."""
     inputs = [(name, table[name].dims) for name in entry_arguments(text)]
     try:
-        program = load_program(text, table)
+        program = load_checked(text) if checked else load_program(text, table)
         with torch.no_grad():  # a plain error is told better by a plain run
             program(*[torch.rand(TRACED_WORLDS, dims) for _, dims in inputs])
         graph = record(program, inputs)
@@ -132,7 +160,11 @@ class _Trial:
         self.inputs = entry_arguments(text)
         self.problems: list[Violation] = []
         self.components: tuple[str, ...] = ()
-        self._lines = result_lines(text)
+        self.lines = result_lines(text)
+        self.times_s: list[float] = []
+        """Of calls on as many worlds as the largest batch has."""
+        self._worlds = _worlds(signals)
+        self._took_s = 0.0
         self._shapes = ", ".join(f"{name} {tuple(signals[name].shape)}" for name in self.inputs)
 
     def verdict(self, time_per_call_s: float | None) -> dict[str, Any]:
@@ -149,14 +181,18 @@ class _Trial:
         self.problems.append(Violation(line, code, message, hint))
 
     def _line(self, name: str) -> int:
-        return self._lines.get(name, self._lines[""])
+        return self.lines.get(name, self.lines[""])
 
     def _call(self, program: Program, signals: Signals) -> object:
         """One call; None after an exception, which is noted. A program that returns None is told by its
         structure."""
+        arguments = [signals[name] for name in self.inputs]
         try:
             with torch.no_grad():
-                return program(*[signals[name] for name in self.inputs])
+                began = time.perf_counter()
+                result = program(*arguments)
+                self._took_s = time.perf_counter() - began
+                return result
         except Exception as error:
             self.raised(type(error).__name__, one_line(error), program_line(error))
             return None
@@ -213,11 +249,12 @@ class _Trial:
             self._note(line, "T206", message, hint)
         return True
 
-    def compare_worlds(self, program: Program, signals: Signals) -> None:
+    def compare_worlds(self, program: Program, signals: Signals, variants: Sequence[_Variant]) -> None:
         """Calls again on equal, permuted, partly replaced and fewer worlds, and compares world by world."""
-        worlds = _worlds(signals)
-        first = self._values(program, signals)
-        again = self._values(program, signals)
+        inputs = {name: signals[name] for name in self.inputs}
+        first = self._values(program, _copied(inputs))
+        first = None if first is None else _copied(first)  # a program may hand out what it changes at its next call
+        again = self._values(program, _copied(inputs))
         if first is None or again is None:
             return
         for name, value in first.items():
@@ -228,11 +265,12 @@ class _Trial:
         scale = _scale(first)
         mixed: set[str] = set()
         together = torch.stack([*first.values()])
-        for kept, variant in _variants({name: signals[name] for name in self.inputs}, worlds):
+        for kept, variant in variants:
             other = self._values(program, variant)
             if other is None:
                 return
-            if _differs(together[:, kept[0]], torch.stack([*other.values()])[:, kept[1]], scale):
+            now = torch.stack([*other.values()])
+            if _differs(together.index_select(1, kept[0]), now.index_select(1, kept[1]), scale):
                 mixed |= {
                     name for name, value in first.items() if _differs(value[kept[0]], other[name][kept[1]], scale)
                 }
@@ -243,8 +281,8 @@ class _Trial:
 
     def _values(self, program: Program, signals: Signals) -> dict[str, torch.Tensor] | None:
         """Total and components by name, or None when this call failed or changed its form (which is
-        noted)."""
-        result = self._call(program, {name: signals[name].clone() for name in self.inputs})
+        noted). The signals are this call's own."""
+        result = self._call(program, signals)
         if result is None:
             return None
         if problem := structure_problem(result):
@@ -257,27 +295,39 @@ class _Trial:
             message = f"with {_worlds(signals)} worlds the components or their shapes differ from the first call."
             self._note(self._line(""), "T203", message, "let every shape follow from the arguments' shapes")
             return None
-        return {name: value.clone() for name, value in values.items()}
+        if _worlds(signals) == self._worlds:
+            self.times_s.append(self._took_s)
+        return values
 
 
-def _variants(signals: Signals, worlds: int) -> Iterator[tuple[tuple[torch.Tensor, torch.Tensor], Signals]]:
-    """Batches in which some worlds are as before: ((index before, index now), signals)."""
+def _copied(signals: Signals) -> Signals:
+    return {name: tensor.clone() for name, tensor in signals.items()}
+
+
+def _rows(signals: Signals, worlds: torch.Tensor) -> Signals:
+    """Copies of some worlds, in this order."""
+    return {name: tensor.index_select(0, worlds) for name, tensor in signals.items()}
+
+
+def _variants(signals: Signals, worlds: int) -> Iterator[_Variant]:
+    """See `Inputs`; all of them are copies."""
     generator = torch.Generator().manual_seed(0)
     everyone = torch.arange(worlds)
     order = torch.randperm(worlds, generator=generator)
-    yield (order, everyone), {name: tensor[order] for name, tensor in signals.items()}
+    yield (order, everyone), _rows(signals, order)
     half = worlds // 2
     for kept, replaced in ((everyone[:half], everyone[half:]), (everyone[half:], everyone[:half])):
-        replaced_rows = {name: tensor.clone() for name, tensor in signals.items()}
+        replaced_rows = _copied(signals)
         for tensor in replaced_rows.values():
             rows = kept[torch.randint(len(kept), (len(replaced),), generator=generator)]
             tensor[replaced] = 1.5 * tensor[rows] + 0.25
         yield (kept, kept), replaced_rows
-        yield (kept, torch.arange(len(kept))), {name: tensor[kept] for name, tensor in signals.items()}
+        yield (kept, torch.arange(len(kept))), _rows(signals, kept)
     # Among many worlds x.any() is always true and x.all() never: worlds that see only their like tell.
+    two = torch.arange(2)
     for world in everyone[:: max(1, worlds // LONE_WORLDS)]:
         twins = world.repeat(2)
-        yield (twins, torch.arange(2)), {name: tensor[twins] for name, tensor in signals.items()}
+        yield (twins, two), _rows(signals, twins)
 
 
 def _scale(values: dict[str, torch.Tensor]) -> float:
@@ -322,17 +372,3 @@ def result_lines(text: str) -> dict[str, int]:
             if isinstance(key, str):
                 lines[key] = node.lineno
     return lines
-
-
-def _time_per_call(program: Program, inputs: tuple[str, ...], signals: Signals) -> float:
-    """Median seconds of one call on one thread."""
-    arguments = [signals[name] for name in inputs]
-    times: list[float] = []
-    with torch.no_grad():
-        program(*arguments)
-        began = time.perf_counter()
-        while len(times) < TIMING_CALLS and time.perf_counter() - began < TIMING_LIMIT_S:
-            start = time.perf_counter()
-            program(*arguments)
-            times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]

@@ -1,13 +1,14 @@
 """The trial's child process: a warm server that forks one confined process for each program; see `rewards.sandbox`.
 
 The server runs no program. It imports everything, traces a program of ours once so that torch has made what it makes
-on first use, and then waits for jobs, one JSON line each, on its standard input. Each job runs in a fork, which
-confines itself (`rewards.confine`), answers through a pipe of its own and ends: no program sees what another one left
-behind, and only the server writes to the standard output that the parent reads. Where a process cannot be forked
-(Windows) the server runs the job itself, and its parent replaces it afterwards.
+on first use, and then waits for jobs, one JSON line each, on its standard input. Each job runs in a fork, which was
+made ahead, has confined itself (`rewards.confine`), answers through a pipe of its own and ends: no program sees what
+another one left behind, and only the server writes to the standard output that the parent reads. Where a process cannot
+be forked (Windows) the server runs the job itself, and its parent replaces it afterwards.
 """
 
 import base64
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -23,8 +24,9 @@ import torch
 import torch._dynamo  # torch imports it on first use, makes a folder for its cache then, and is refused
 
 from rewards.confine import REWARD_CHILD, confine, prepare
-from rewards.trial import examine, trace
-from tasks.signals import Signal, Signals, SignalTable
+from rewards.symbolic import make_ready
+from rewards.trial import Inputs, examine, examine_on, trace
+from tasks.signals import Signal, SignalTable
 
 ANSWER_LIMIT_BYTES = 4 * 2**20
 """Longest answer of a fork."""
@@ -53,52 +55,88 @@ def main() -> None:
     torch.set_num_threads(1)
     _warm_up()
     _say(answers, {"kind": "ready"})
-    table, batches = SignalTable(_WARM_TABLE), []
+    table, inputs = SignalTable(_WARM_TABLE), Inputs((), (), ())
+    fork: _Fork | None = None
     for line in sys.stdin.buffer:
         job = json.loads(line)
         if job["kind"] == "samples":
+            if fork is not None:
+                fork.end()
+                fork = None
             table = SignalTable([Signal(**item) for item in job["table"]])
-            batches = torch.load(io.BytesIO(base64.b64decode(job["samples"])), weights_only=True)
+            samples = torch.load(io.BytesIO(base64.b64decode(job["samples"])), weights_only=True)
+            inputs = Inputs.of(table, samples)
+            make_ready(item.dims for item in table)
         elif _FORKS:
-            _say(answers, _in_a_fork(job, table, batches, answers))
+            fork = fork or _Fork(table, inputs, answers)
+            _say(answers, fork.ask(line))
+            fork = _Fork(table, inputs, answers)  # while the answer is read, and the next program is checked
         else:
             confine(REWARD_CHILD)
-            _say(answers, {"kind": "verdict", "verdict": _work(job, table, batches)})
+            _say(answers, {"kind": "verdict", "verdict": _work(job, table, inputs)})
 
 
-def _work(job: dict[str, Any], table: SignalTable, batches: list[Signals]) -> dict[str, Any]:
+def _work(job: dict[str, Any], table: SignalTable, inputs: Inputs) -> dict[str, Any]:
+    """The verdict on a program, which whoever sent it has checked."""
     faulthandler.dump_traceback_later(job["patience_s"])
     if job["kind"] == "trace":
-        return trace(job["text"], SignalTable([Signal(**item) for item in job["table"]]))
-    return examine(job["text"], table, batches)
+        return trace(job["text"], SignalTable([Signal(**item) for item in job["table"]]), checked=True)
+    return examine_on(job["text"], table, inputs, checked=True)
 
 
-def _in_a_fork(job: dict[str, Any], table: SignalTable, batches: list[Signals], answers: IO[str]) -> dict[str, Any]:
-    """The answer to a job that runs in a process of its own: its verdict, or how the process ended."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.close(reading)
-            os.close(answers.fileno())
-            os.close(0)
-            confine(REWARD_CHILD)
-            data = json.dumps(_work(job, table, batches)).encode()
-            while data:
-                data = data[os.write(writing, data) :]
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        data = pipe.read(ANSWER_LIMIT_BYTES)
-    _, status = os.waitpid(pid, 0)
-    if status:
-        return {"kind": "ended", "status": os.waitstatus_to_exitcode(status)}
-    return {"kind": "verdict", "verdict": json.loads(data)}
+class _Fork:
+    """A process for one job, which confines itself and then waits for it."""
+
+    def __init__(self, table: SignalTable, inputs: Inputs, answers: IO[str]) -> None:
+        theirs, self._jobs = os.pipe()
+        self._answers, mine = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            code = 1
+            try:
+                for handle in (self._jobs, self._answers, answers.fileno(), 0):
+                    os.close(handle)
+                confine(REWARD_CHILD)
+                code = _serve_one(theirs, mine, table, inputs)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        os.close(theirs)
+        os.close(mine)
+
+    def ask(self, line: bytes) -> dict[str, Any]:
+        """The answer to a job: its verdict, or how the process ended."""
+        with contextlib.suppress(BrokenPipeError):  # it was ended, which its status tells
+            while line:
+                line = line[os.write(self._jobs, line) :]
+        os.close(self._jobs)
+        with os.fdopen(self._answers, "rb") as pipe:
+            data = pipe.read(ANSWER_LIMIT_BYTES)
+        _, status = os.waitpid(self._pid, 0)
+        if status:
+            return {"kind": "ended", "status": os.waitstatus_to_exitcode(status)}
+        return {"kind": "verdict", "verdict": json.loads(data)}
+
+    def end(self) -> None:
+        """End it without a job."""
+        os.close(self._jobs)
+        os.close(self._answers)
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+def _serve_one(reading: int, writing: int, table: SignalTable, inputs: Inputs) -> int:
+    """Do the one job, if it comes; the exit code."""
+    pieces = []
+    while piece := os.read(reading, 65_536):
+        pieces.append(piece)
+    if not pieces:
+        return 0  # the server has ended
+    data = json.dumps(_work(json.loads(b"".join(pieces)), table, inputs)).encode()
+    while data:
+        data = data[os.write(writing, data) :]
+    return 0
 
 
 def _warm_up() -> None:

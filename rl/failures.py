@@ -22,7 +22,10 @@ DISK_FULL_EXIT = 3
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DEVICE_TYPES = ("AcceleratorError", "OutOfMemoryError", "DeferredCudaCallError")  # torch's, by name: no import
-_DEVICE = re.compile(r"\bCUDA error|\bCUDA driver error|CUDA out of memory|\bCUDNN_STATUS_|\bCUBLAS_STATUS_|\bNVML")
+_DEVICE = re.compile(
+    r"\bCUDA error|\bCUDA unknown error|\bCUDA driver error|CUDA out of memory|\bCUDNN_STATUS_|\bCUBLAS_STATUS_|\bNVML"
+    r"|No CUDA GPUs are available|Found no NVIDIA driver"  # it is gone
+)
 _ASSERT = "device-side assert"  # an index out of bounds: the program's fault, and the same every time
 _NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|std::bad_alloc")
 

@@ -17,6 +17,7 @@ from eureka.bench_page import write_pages
 from eureka.executors.base import NO_PROGRESS_S
 from eureka.executors.create import Kind, Wanted
 from eureka.listener import Listener
+from eureka.training import MachineAtFault
 from tasks import registry
 from tasks.errors import UserError
 
@@ -89,6 +90,8 @@ class Bench:
             rows = run_bench(folder, lambda task: wanted.started(config.threads, task), _Lines(say))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with eureka bench --resume {folder}") from None
+        except MachineAtFault as fault:
+            raise MachineAtFault(f"{fault} When it is well again: eureka bench --resume {folder}") from None
         facts = {
             "begun": started,
             "machine": f"{self.machine}, {platform.machine()}, {os.cpu_count()} CPUs",

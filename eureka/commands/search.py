@@ -27,6 +27,7 @@ from eureka.named_reward import find_reward
 from eureka.score import Score
 from eureka.search import SearchResult, run_search
 from eureka.search_config import CONFIG_FILE, DATABASE, Halving, SearchConfig, load_config, start_folder
+from eureka.training import MachineAtFault
 from tasks import registry
 from tasks.errors import UserError
 
@@ -123,6 +124,8 @@ class Search:
         except DesignerStopped as stopped:
             line = f"{stopped} The search is kept: eureka search --resume {folder}"
             raise DesignerStopped(line, stopped.outcome) from None
+        except MachineAtFault as fault:
+            raise MachineAtFault(f"{fault} When it is well again: eureka search --resume {folder}") from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with eureka search --resume {folder}") from None
         _print(result, task.fitness_unit)

@@ -150,12 +150,49 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(waits, tmp_path: Pat
     assert {name: content for name, content, _ in got} == {FIRST: program("the_whole_of_it"), SECOND: program("first")}
 
 
+def test_the_age_of_a_file_counts_only_at_the_first_look(waits, tmp_path: Path) -> None:
+    """One that arrives later with an old date, as a copy does, may be half copied: it has to stand still here."""
+
+    def copied(text: str) -> Callable[[], object]:
+        def copy() -> None:
+            written(tmp_path, FIRST, text)()
+            os.utime(tmp_path / "manual" / f"{FIRST}.reply.md", (1e9, 1e9))
+
+        return copy
+
+    whole, second = program("first") + "And this too.\n", (1.0, written(tmp_path, SECOND, program("second")))
+    got = waits(second, (5.0, copied(program("first"))), (7.0, copied(whole)))
+    assert {name: (content, at_s) for name, content, at_s in got}[FIRST] == (whole, pytest.approx(10.0, abs=1.1))
+
+
+def test_a_prompt_and_a_pasted_reply_are_never_there_in_part(tmp_path: Path, monkeypatch) -> None:
+    """Whoever looks while one is written sees none, or the one before; a kill then leaves no half reply to be taken."""
+    designer = ManualDesigner(
+        config(manual_paste=True), search_dir=tmp_path, say=lambda _: None, terminal=Terminal(f"{program('x')}END\n")
+    )
+    designer.check()
+    prompt = tmp_path / "manual" / "g02_c00_r0.prompt.md"
+    prompt.write_text("the one before")
+    real, seen = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        if os.path.isfile(f"/proc/self/fd/{handle}"):
+            seen.append({path.name: path.read_text() for path in (tmp_path / "manual").glob("g*")})
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    designer.answer([ask(0)], lambda _: None)
+    assert seen == [{prompt.name: "the one before"}, {prompt.name: prompt.read_text()}]
+    assert "write g02_c00" in prompt.read_text() and designer.reply_path("g02_c00_r0").read_text() == program("x")
+
+
 def test_time_in_which_it_did_not_look_is_not_held_for_the_file(waits, tmp_path: Path, monkeypatch) -> None:
     """A machine that was frozen may have frozen who writes: one look after an hour finds nothing settled."""
     whole = program("first") + "And this too.\n"
     frozen = (2.0, lambda: setattr(manual.time, "now_s", manual.time.now_s + 3600.0))
-    parts = (1.0, written(tmp_path, FIRST, program("first"))), frozen, (3601.5, written(tmp_path, FIRST, whole))
-    got = waits(*parts, (3601.5, written(tmp_path, SECOND, program("second"))))
+    # At the moment of the freeze the first has stood still for one look; the rest comes between the next two.
+    parts = (1.0, written(tmp_path, FIRST, program("first"))), frozen, (3602.5, written(tmp_path, FIRST, whole))
+    got = waits(*parts, (3602.5, written(tmp_path, SECOND, program("second"))))
     assert {name: content for name, content, _ in got} == {FIRST: whole, SECOND: program("second")}
 
 
@@ -176,8 +213,8 @@ def test_an_empty_file_is_no_reply_and_the_wait_can_end(waits, tmp_path: Path) -
     written(tmp_path, FIRST, " \n\n")()
     written(tmp_path, SECOND, program("here"))()
     (tmp_path / "manual" / "g02_c00_r0.reply.md").write_text("")
-    with pytest.raises(DesignerStopped, match=r"g02_c00_r0 within 40 s.*--manual-timeout-s") as stopped:
-        waits((20.0, written(tmp_path, FIRST, " \n\n")), manual_timeout_s=40.0)
+    with pytest.raises(DesignerStopped, match=r"g02_c00_r0 within 80 s.*--manual-timeout-s") as stopped:
+        waits((20.0, written(tmp_path, FIRST, " \n\n")), manual_timeout_s=80.0)
     assert "\n" not in str(stopped.value) and SECOND not in str(stopped.value)
 
 
@@ -185,7 +222,8 @@ def test_replies_can_be_pasted(tmp_path: Path) -> None:
     """Each ends with a line END; they go to the open asks in their order, and into files like all others."""
     terminal = Terminal("reply one\nwith END inside a line\nEND\nreply two\n END \n")
     replies: list[Reply] = []
-    designer = ManualDesigner(config(manual_paste=True), search_dir=tmp_path, say=lambda _: None, terminal=terminal)
+    pasting = config(manual_paste=True, manual_timeout_s=20.0)  # they are whole: nothing has to stand still for 30 s
+    designer = ManualDesigner(pasting, search_dir=tmp_path, say=lambda _: None, terminal=terminal)
     designer.check()
     designer.answer([ask(0), ask(1)], replies.append)
     assert {r.ask_id: r.text for r in replies} == {
@@ -193,6 +231,25 @@ def test_replies_can_be_pasted(tmp_path: Path) -> None:
         "g02_c01_r0": "reply two\n",
     }
     assert designer.reply_path("g02_c01_r0").read_text() == "reply two\n"
+
+
+def test_a_pasted_reply_replaces_no_file(tmp_path: Path) -> None:
+    """It goes to the first ask for which nothing lies there yet, though what lies there is not finished."""
+
+    class Enough(Exception):
+        """One reply will do."""
+
+    def enough(reply: Reply) -> None:
+        raise Enough(reply.ask_id)
+
+    pasting = config(manual_paste=True, manual_timeout_s=20.0)
+    designer = ManualDesigner(pasting, search_dir=tmp_path, say=lambda _: None, terminal=Terminal("pasted\nEND\n"))
+    designer.check()
+    designer.reply_path("g02_c00_r0").write_text("half a pro")
+    with pytest.raises(Enough, match="g02_c01_r0"):
+        designer.answer([ask(0), ask(1)], enough)
+    assert designer.reply_path("g02_c00_r0").read_text() == "half a pro"
+    assert designer.reply_path("g02_c01_r0").read_text() == "pasted\n"
 
 
 def test_a_closed_terminal_stops_it(tmp_path: Path) -> None:

@@ -259,7 +259,8 @@ def test_a_killed_search_leaves_no_worker_and_goes_on_where_it_was(kind, tmp_pat
     variables = os.environ | (request.getfixturevalue("cluster") if kind == "ray" else {})
     log = tmp_path / "log"
     words = [sys.executable, "-m", "tests.eureka.executor_cases", kind, str(tmp_path / "runs"), str(log)]
-    with subprocess.Popen([*words, "60"], cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True) as search:
+    # Far longer than a worker is waited for to end: one that lives on shall not end by itself.
+    with subprocess.Popen([*words, "600"], cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True) as search:
         assert search.stdout is not None
         assert search.stdout.readline() == "quick 1.0\n"
         until(lambda: len(starts(log)) == 2)
@@ -267,6 +268,6 @@ def test_a_killed_search_leaves_no_worker_and_goes_on_where_it_was(kind, tmp_pat
     slow = next(start for start in starts(log) if start["run_id"] == "slow")
     until(lambda: not alive(slow["pid"]), 60.0)
     # The same requests; a second start of this worker is a short one.
-    done = subprocess.run([*words, "60"], cwd=ROOT, env=variables, timeout=300, capture_output=True, text=True)
+    done = subprocess.run([*words, "600"], cwd=ROOT, env=variables, timeout=300, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "quick 1.0\nslow 1.0\n"), done.stderr
     assert sorted(start["run_id"] for start in starts(log)) == ["quick", "slow", "slow"]

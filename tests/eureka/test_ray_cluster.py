@@ -342,6 +342,21 @@ def test_a_node_that_does_not_keep_the_limit_is_stopped_here(tmp_path, monkeypat
     assert not (tmp_path / "run" / "large.bin").exists()
 
 
+def test_our_cluster_is_started_without_secrets_and_with_a_token_of_its_own(monkeypatch):
+    """What its processes inherit; afterwards the search has its variables back. For a cluster of others all stay."""
+    monkeypatch.setenv("MY_SECRET", "canary-of-the-search")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    before = dict(os.environ)
+    with ray_cluster._environment(None):
+        inside = dict(os.environ)
+    assert dict(os.environ) == before
+    assert inside["RAY_AUTH_MODE"] == "token" and inside["RAY_AUTH_TOKEN"] == ray_cluster._TOKEN
+    assert len(ray_cluster._TOKEN) == 64 and inside["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert not [text for pair in inside.items() for text in pair if "canary" in text or text == "MY_SECRET"]
+    with ray_cluster._environment("10.0.0.1:6379"):
+        assert dict(os.environ) == before
+
+
 def test_a_cluster_that_does_not_come_up_is_one_line(monkeypatch):
     """Ray's own limit is 30 s, and what it raises then has no class of its own. Nothing is left of its folder."""
     folders: list[str] = []

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -250,6 +251,27 @@ time.sleep(60)
         if outlives:
             os.kill(pid, 9)
         process.stdout.close()
+
+
+def test_the_warm_child_dies_with_its_parent():
+    """Stopped, so that it cannot see that its input has ended."""
+    code = "from rewards import trial_child\ntrial_child._warm_up = lambda: None\ntrial_child.main()"
+    parent = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); child.wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent, code], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    lives = _lives(pid, 10.0)
+    if lives:
+        os.kill(pid, signal.SIGKILL)
+    assert not lives
 
 
 def _lives(pid: int, patience_s: float) -> bool:

@@ -29,15 +29,13 @@ CANARY = "canary-7c1f"
 
 UNCHECKED = """
 import rewards.trial_child as child
-examine = child.examine
-def unchecked(text, table, batches):
-    if text == child._WARM_UP:
-        return examine(text, table, batches)
-    verdict = examine({harmless!r}, table, batches)
+examine_on = child.examine_on
+def unchecked(text, table, inputs, **options):
+    verdict = examine_on({harmless!r}, table, inputs, **options)
     scope = {{"FACTS": {facts!r}}}
     exec({prelude!r}, scope)
     return dict(verdict, problems=[[0, "T000", scope["tried"](text), "-"]])
-child.examine = unchecked
+child.examine_on = unchecked
 """
 
 

@@ -99,12 +99,12 @@ _BOOT_WITH_CRASH = """
 {boot}
 import os, signal
 import rewards.trial_child as child
-examine = child.examine
-def crashing(text, table, batches):
+examine_on = child.examine_on
+def crashing(text, table, inputs, **options):
     if "boom" in text:
         os.kill(os.getpid(), signal.SIGKILL)
-    return examine(text, table, batches)
-child.examine = crashing
+    return examine_on(text, table, inputs, **options)
+child.examine_on = crashing
 main()
 """
 
