@@ -22,7 +22,12 @@ def compute_reward(actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     zero = torch.zeros_like(actions[:, 0])
     return zero, {"zero": zero}
 '''
-SHARED = {"allegro-reorient": "cube_reorient", "shadow-reorient": "cube_reorient"}
+SHARED = {
+    "allegro-reorient": "cube_reorient",
+    "shadow-reorient": "cube_reorient",
+    "shadow-over": "cube_throw",
+    "shadow-catch-underarm": "cube_throw",
+}
 """Tasks whose programs are one and the same -> the folder of those."""
 _HERE = Path(__file__).resolve().parent
 

@@ -32,7 +32,7 @@ LOW_M = (0.0, 0.0, TABLE_TOP_M + BLOCK_HALF_M)
 HIGH_M = (0.0, 0.0, TABLE_TOP_M + 3 * BLOCK_HALF_M)
 """Places in the stack: of the right block, and of the left one on it."""
 REACH = Reach(slide_m=0.2, turn_rad=0.5)
-REST_RAD = rest_pose(knuckle=0.9, curl=0.7, thumb=(0.5, 1.1, 0.0, 0.2, 0.3))
+REST_RAD = rest_pose(knuckle=0.7, curl=0.6, thumb=(0.5, 1.1, 0.0, 0.2, 0.3))
 
 FITNESS_WITHIN_M = 0.07
 FITNESS_HEIGHT_WITHIN_M = 0.03
@@ -47,8 +47,8 @@ class ShadowBlockStack(GripTask):
         "there, the left hand puts its own block on top"
     )
     action_doc = action_doc("palm down, fingers curled around the block", REACH)
-    right = over_table("right", x_m=0.0, from_middle_m=START_FROM_MIDDLE_M + 0.355, above_m=0.115)
-    left = over_table("left", x_m=0.0, from_middle_m=START_FROM_MIDDLE_M + 0.355, above_m=0.115)
+    right = over_table("right", x_m=0.0, from_middle_m=START_FROM_MIDDLE_M + 0.355, above_m=0.155)
+    left = over_table("left", x_m=0.0, from_middle_m=START_FROM_MIDDLE_M + 0.355, above_m=0.155)
     reach = REACH
     right_rest_rad = left_rest_rad = REST_RAD
     episode_length_s = 250.0 / 60.0

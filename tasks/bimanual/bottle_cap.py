@@ -28,23 +28,23 @@ from tasks.signals import Signal, Signals, SignalTable
 from tasks.sim import SimulationState
 
 HEIGHT_M = 0.5
-"""Of the left hand's forearm."""
-BOTTLE_RADIUS_M, BOTTLE_HALF_LENGTH_M, BOTTLE_MASS_KG = 0.028, 0.065, 0.15
+"""Of the left forearm's end above the floor."""
+BOTTLE_RADIUS_M, BOTTLE_HALF_LENGTH_M, BOTTLE_MASS_KG = 0.028, 0.05, 0.15
 CAP_RADIUS_M, CAP_HALF_LENGTH_M, CAP_MASS_KG = 0.021, 0.016, 0.02
 FRICTION = (1.0, 0.01, 0.003)
 """Sliding, torsional, rolling; Bi-DexHands has a sliding friction of 100."""
 CAP_FRICTION_N, CAP_DAMPING_N_S_M, CAP_TURN_FRICTION_N_M = 0.5, 2.0, 0.005
 CAP_RANGE_M = 0.06
-HOLD_M = (0.0, 0.0, 0.598)
+HOLD_M = (0.013, -0.011, 0.545)
 """Middle of the bottle where it lies in the left hand."""
-START_ABOVE_M = 0.006
+START_ABOVE_M = 0.012
 MIN_HEIGHT_M = 0.45
 """Below this the bottle has fallen."""
 FAR_RIGHT_M, FAR_LEFT_M = 0.5, 0.2
 """From the right palm to the cap and from the left one to the bottle; Bi-DexHands."""
 REACH = Reach(slide_m=0.15, turn_rad=0.5)
-HOLD_RAD = rest_pose(knuckle=0.7, curl=1.2, thumb=(0.3, 0.9, 0.0, 0.3, 0.6))
-OPEN_RAD = rest_pose(knuckle=0.4, curl=0.4, thumb=(0.3, 0.9, 0.0, 0.2, 0.2))
+HOLD_RAD = rest_pose(knuckle=0.9, curl=1.4, thumb=(0.0, 0.3, 0.0, 0.0, 0.3))
+OPEN_RAD = rest_pose(knuckle=0.2, curl=0.3, thumb=(0.3, 0.9, 0.0, 0.2, 0.2))
 
 FITNESS_LIFT_M = 0.03
 
@@ -58,14 +58,13 @@ class ShadowBottleCap(GripTask):
         "dropping the bottle"
     )
     action_doc = action_doc(
-        "left: palm up, fingers around the bottle; right: palm down, fingers a little curled", REACH
+        "left: palm up, fingers around the bottle; right: palm down, fingers nearly straight", REACH
     )
-    right = Place((0.0, -0.47, HOLD_M[2] + 0.045), math.pi / 2, 0.0, math.pi)
-    left = Place((HOLD_M[0] - 0.305, 0.0, HEIGHT_M), 0.0, 0.15)
+    right = Place((HOLD_M[0], -0.49, HOLD_M[2] + 0.105), math.pi / 2, 0.0, math.pi)
+    left = Place((-0.305, 0.0, HEIGHT_M))
     reach = REACH
     right_rest_rad, left_rest_rad = OPEN_RAD, HOLD_RAD
     episode_length_s = 125.0 / 60.0
-    far_m = (math.inf, math.inf)
     camera_position_m = (0.55, -0.45, 1.1)
     camera_target_m = (-0.02, -0.08, 0.58)
     signal_table = SignalTable(

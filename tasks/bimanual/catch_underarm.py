@@ -2,8 +2,8 @@
 
 After Bi-DexHands' CatchUnderarm as the Eureka paper measures it: the goal is farther away than in HandOver and 5 cm
 higher, episodes of 75 steps at 60 Hz (1.25 s), over when the cube is below 0.1 m. Differs: what
-`tasks.bimanual.two_hands` and `tasks.bimanual.throw` say. A base goes 0.15 m either way, and the goal is 0.49 m away: it
-has to be thrown, where the free bases of Bi-DexHands can carry the object to its goal.
+`tasks.bimanual.two_hands` and `tasks.bimanual.throw` say. A base goes 0.15 m either way, and the goal is 0.49 m
+away: it has to be thrown, where the free bases of Bi-DexHands can carry the object to its goal.
 
 Does not model: drag, and what a camera would see of the cube.
 Axes: N worlds, 52 actions. The right hand's fingers point along +x, the left one's along -x.
@@ -38,7 +38,7 @@ class ShadowCatchUnderarm(ThrowTask):
     right = Place((-HALF_GAP_M, 0.0, HEIGHT_M), 0.0, TILT_RAD)
     left = Place((HALF_GAP_M, 0.0, HEIGHT_M), math.pi, TILT_RAD)
     reach = REACH
-    start_position_m = (HOLD_FROM_BASE_M - HALF_GAP_M, 0.0, HEIGHT_M + HOLD_ABOVE_BASE_M)
+    start_position_m = (HOLD_FROM_BASE_M - HALF_GAP_M, -0.007, HEIGHT_M + HOLD_ABOVE_BASE_M)
     goal_position_m = (HALF_GAP_M - HOLD_FROM_BASE_M, 0.0, HEIGHT_M + HOLD_ABOVE_BASE_M + GOAL_ABOVE_M)
     min_height_m = 0.1
     camera_position_m = (0.15, -0.9, 0.95)

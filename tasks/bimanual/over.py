@@ -35,7 +35,7 @@ class ShadowOver(ThrowTask):
     action_doc = action_doc("palm up, fingers half closed: it holds the cube", None)
     right = Place((-HALF_GAP_M, 0.0, HEIGHT_M), 0.0, TILT_RAD)
     left = Place((HALF_GAP_M, 0.0, HEIGHT_M), math.pi, TILT_RAD)
-    start_position_m = (HOLD_FROM_BASE_M - HALF_GAP_M, 0.0, HEIGHT_M + HOLD_ABOVE_BASE_M)
+    start_position_m = (HOLD_FROM_BASE_M - HALF_GAP_M, -0.007, HEIGHT_M + HOLD_ABOVE_BASE_M)
     goal_position_m = (HALF_GAP_M - HOLD_FROM_BASE_M, 0.0, HEIGHT_M + HOLD_ABOVE_BASE_M)
     min_height_m = 0.2
     camera_position_m = (0.15, -0.8, 0.9)

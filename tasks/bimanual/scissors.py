@@ -52,8 +52,8 @@ class ShadowScissors(GripTask):
         "make two shadow hands open a pair of scissors that lies shut on a table, one hand at each of its two handles"
     )
     action_doc = action_doc("palm down, fingers a little curled", REACH)
-    right = over_table("right", x_m=HANDLE_M[0] + START_M[0], from_middle_m=0.46, above_m=0.10)
-    left = over_table("left", x_m=HANDLE_M[0] + START_M[0], from_middle_m=0.46, above_m=0.10)
+    right = over_table("right", x_m=HANDLE_M[0] + START_M[0], from_middle_m=0.46, above_m=0.14)
+    left = over_table("left", x_m=HANDLE_M[0] + START_M[0], from_middle_m=0.46, above_m=0.14)
     reach = REACH
     right_rest_rad = left_rest_rad = REST_RAD
     episode_length_s = 150.0 / 60.0

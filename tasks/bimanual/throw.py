@@ -31,7 +31,7 @@ CUBE_FRICTION = (0.5, 0.01, 0.003)
 """Sliding, torsional, rolling: those of the Shadow hand's cube in `tasks.dexterous.shadow_reorient`."""
 REST_RAD = (*WRIST_REST_RAD, *THUMB_REST_RAD, *FINGER_REST_RAD * 3, LITTLE_PALM_REST_RAD, *FINGER_REST_RAD)
 """Holds a cube on a palm that is up: that of `tasks.dexterous.shadow_grasp`."""
-START_ABOVE_M = 0.035
+START_ABOVE_M = 0.055
 """How far above where it lies in the hand the cube starts: turned anyhow it is clear of palm and fingers."""
 FITNESS_WITHIN_M = 0.03
 
