@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Two hands, a beginning: the Eureka paper trains 2048 worlds for 6000 iterations of 8 steps (98 M steps) with gamma 0.96,
-# nets of [512, 256, 128] and 5 passes; here a tenth of the steps, with smaller nets. No training with these has been seen.
+# Two hands, a beginning: the Eureka paper trains 2048 worlds for 6000 iterations of 8 steps (98 M steps), gamma 0.96,
+# nets of [512, 256, 128], 5 passes; here a tenth of the steps and smaller nets. Nothing was trained with these yet.
 _TWO_HANDS: Mapping[str, Any] = {
     "num_envs": 512,
     "steps_per_env": 16,

@@ -1,9 +1,9 @@
 """Two Shadow hands before a door of two leaves that swing away from them; each has a handle near its free edge.
 
 After Bi-DexHands' DoorOpenOutward as the Eureka paper measures it: the hands start at the handles, episodes of 250
-steps at 60 Hz (4.17 s), over when a hand's fingertips are 1.5 m in all from its handle. Success is the handles farther apart
-than 0.5 m, across the door. The paper prints "closer than 0.5 m" and describes a door that is to be closed; its code
-asks for farther and starts with a shut door, and so does this task. Differs: what `tasks.bimanual.two_hands` says;
+steps at 60 Hz (4.17 s), over when a hand's fingertips are 1.5 m in all from its handle. Success is the handles farther
+apart than 0.5 m, across the door. The paper prints "closer than 0.5 m" and describes a door that is to be closed; its
+code asks for farther and starts with a shut door, and so does this task. Differs: what `tasks.bimanual.two_hands` says;
 the door is built here, its handles 0.14 m apart when it is shut, so that 0.5 m takes 66 degrees.
 
 Does not model: a latch, a closer, leaves that touch each other.

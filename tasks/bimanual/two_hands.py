@@ -65,19 +65,20 @@ def action_doc(rest: str, reach: Reach | None) -> str:
         reach: How far the bases move.
     """
     hand = (
-        f"20 servo targets in the order {SERVO_ORDER}; 0 is the rest pose ({rest}), 1 is {FINGER_REACH_RAD:g} rad more, "
-        "within the joint's limits"
+        f"20 servo targets in the order {SERVO_ORDER}; 0 is the rest pose ({rest}), 1 is {FINGER_REACH_RAD:g} rad "
+        "more, within the joint's limits"
     )
     if reach is None:
         return (
-            f"40 numbers, each in [-1, 1] (values outside are clipped): the right hand's 20, then the left one's. Each: "
-            f"{hand}. The bases are fixed. Targets are smoothed over two steps."
+            "40 numbers, each in [-1, 1] (values outside are clipped): the right hand's 20, then the left one's. "
+            f"Each: {hand}. The bases are fixed. Targets are smoothed over two steps."
         )
     return (
-        f"52 numbers, each in [-1, 1] (values outside are clipped): the right hand's 26, then the left one's. Each: {hand}; "
-        f"then 6 of the hand's base: along the world's x, y, z, 1 is {reach.slide_m:g} m from its start, and turns about "
-        "the hand's own axes: the palm's normal, across the palm (positive lowers the fingers of a palm that is up), along "
-        f"the fingers, 1 is {reach.turn_rad:g} rad. Targets are smoothed over two steps; a base follows in about 0.3 s."
+        "52 numbers, each in [-1, 1] (values outside are clipped): the right hand's 26, then the left one's. Each: "
+        f"{hand}; then 6 of the hand's base: along the world's x, y, z, 1 is {reach.slide_m:g} m from its start, and "
+        "turns about the hand's own axes: the palm's normal, across the palm (positive lowers the fingers of a palm "
+        f"that is up), along the fingers, 1 is {reach.turn_rad:g} rad. Targets are smoothed over two steps; a base "
+        "follows in about 0.3 s."
     )
 
 
