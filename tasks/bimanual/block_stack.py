@@ -1,8 +1,7 @@
 """Two Shadow hands over a table with two blocks, one under each: put the left one on the right one, in the middle.
 
-After Bi-DexHands' BlockStack as the Eureka paper measures it: success is both blocks within 7 cm of their places in the
-stack and the left one within 3 cm of its height there, so that it has left the table; episodes of 250 steps at 60 Hz
-(4.17 s), over when a hand's fingertips are 0.75 m in all from its block. Differs: what `tasks.bimanual.two_hands` says.
+After Bi-DexHands' BlockStack: episodes of 250 steps at 60 Hz (4.17 s), over when a hand's fingertips are 0.75 m in all
+from its block. Differs: what `tasks.bimanual.two_hands` says.
 
 Does not model: what a camera would see of the blocks.
 Axes: N worlds, 52 actions. Palms down; the right hand's fingers point along +y, the left one's along -y.
@@ -152,7 +151,8 @@ class ShadowBlockStack(GripTask):
         return [signals[f"{side}_{name}"] for side in SIDES for name in names]
 
     def fitness(self, signals: Signals) -> Tensor:
-        """1 while the tower stands; the episode keeps the largest."""
+        """1 while both blocks are within 7 cm of their places and the left one within 3 cm of its height, so that it
+        has left the table; the episode keeps the largest. The Eureka paper's code says 50 (0.05 - height left) > 1."""
         near = [signals[f"{side}_goal_distance"][:, 0] < FITNESS_WITHIN_M for side in SIDES]
         high = signals["left_goal_offset_w"][:, 2].abs() < FITNESS_HEIGHT_WITHIN_M
         return (near[0] & near[1] & high).float()

@@ -1,9 +1,8 @@
 """A left Shadow hand holds a bottle across its palm, a right one is at the cap: pull it off, and drop nothing.
 
-After Bi-DexHands' BottleCap as the Eureka paper measures it: success is the cap farther than 3 cm from where it sits,
-episodes of 125 steps at 60 Hz (2.08 s), over when the bottle falls, leaves the left palm by 0.2 m, or the right palm is
-0.5 m from the cap. Differs: what `tasks.bimanual.two_hands` says; the bottle is built here, lies across the palm and is
-not tilted; its cap slides along the bottle's axis and turns freely.
+After Bi-DexHands' BottleCap: episodes of 125 steps at 60 Hz (2.08 s), over when the bottle falls, leaves the left
+palm by 0.2 m, or the right palm is 0.5 m from the cap. Differs: what `tasks.bimanual.two_hands` says; the bottle is
+built here, lies across the palm and is not tilted; its cap slides along the bottle's axis and turns freely.
 
 Does not model: a thread; the cap's joint resists like a plug.
 Axes: N worlds, 52 actions. The left hand's palm is up, its fingers point along +x; the right hand's palm is down, its
@@ -159,5 +158,6 @@ class ShadowBottleCap(GripTask):
         }
 
     def fitness(self, signals: Signals) -> Tensor:
-        """1 while the cap is off; the episode keeps the largest."""
+        """1 while the cap is farther than 3 cm from where it sits, as in the Eureka paper's code; the episode keeps the
+        largest."""
         return (signals["cap_pos"][:, 0] > FITNESS_LIFT_M).float()

@@ -1,6 +1,6 @@
 """Two Shadow hands whose bases move, palms up, face each other; the right one passes a cube to the left one.
 
-After Bi-DexHands' CatchUnderarm as the Eureka paper measures it: the goal is farther away than in HandOver and 5 cm
+After Bi-DexHands' CatchUnderarm: the goal is farther away than in HandOver and 5 cm
 higher, episodes of 75 steps at 60 Hz (1.25 s), over when the cube is below 0.1 m. Differs: what
 `tasks.bimanual.two_hands` and `tasks.bimanual.throw` say. A base goes 0.15 m either way, and the goal is 0.49 m
 away: it has to be thrown, where the free bases of Bi-DexHands can carry the object to its goal.

@@ -66,7 +66,7 @@ class GripTask(TwoHandsTask):
         return found
 
     def observe(self, signals: Signals) -> Tensor:
-        """What the policy sees (N, 204 + ...): each hand from what it should grip, both grips, the object."""
+        """What the policy sees (N, 208 and the object's): each hand from its grip, both grips, the object."""
         right, left = signals["right_grip_position_w"], signals["left_grip_position_w"]
         parts = [*self.hand_parts(signals, "right", right), *self.hand_parts(signals, "left", left), right, left]
         return torch.cat([*parts, *self.object_parts(signals)], dim=-1)

@@ -1,6 +1,6 @@
 """Two Shadow hands on fixed bases, palms up, face each other; the right one throws a cube to the left one.
 
-After Bi-DexHands' HandOver as the Eureka paper measures it: bases 1 m apart, episodes of 75 steps at 60 Hz (1.25 s),
+After Bi-DexHands' HandOver: bases 1 m apart, episodes of 75 steps at 60 Hz (1.25 s),
 over when the cube is below 0.2 m. Differs: what `tasks.bimanual.two_hands` and `tasks.bimanual.throw` say, and the
 goal, 0.39 m from where the cube starts instead of 0.25 m: the cube starts on the palm, not on the fingers.
 

@@ -1,9 +1,8 @@
 """Two Shadow hands over a table on which a pair of scissors lies, one hand at each handle: open them.
 
-After Bi-DexHands' Scissors as the Eureka paper measures it: episodes of 150 steps at 60 Hz (2.5 s), over when a hand's
-fingertips are 1.75 m in all from its handle. Success is the scissors' joint above -0.3 rad, where it starts near
--0.59: here the angle counts from shut, and success is 0.29 rad. Differs: what `tasks.bimanual.two_hands` says; the
-scissors are built here of two levers, their handles posts that fingers can hook.
+After Bi-DexHands' Scissors: episodes of 150 steps at 60 Hz (2.5 s), over when a hand's fingertips are 1.75 m in all
+from its handle. Differs: what `tasks.bimanual.two_hands` says; the scissors are built here of two levers, their
+handles posts that fingers can hook, and their angle counts from shut.
 
 Does not model: blades that touch each other.
 Axes: N worlds, 52 actions. Palms down; the right hand's fingers point along +y, the left one's along -y. Blades point
@@ -154,5 +153,6 @@ class ShadowScissors(GripTask):
         return [*(signals[f"scissors_{name}"] for name in names), signals["opening_pos"], signals["opening_vel"]]
 
     def fitness(self, signals: Signals) -> Tensor:
-        """1 while the scissors are open; the episode keeps the largest."""
+        """1 while the scissors are open by more than 0.29 rad; the episode keeps the largest. In the Eureka paper's
+        code the joint is to pass -0.3 rad, where it starts near -0.59."""
         return (signals["opening_pos"][:, 0] > FITNESS_OPEN_RAD).float()

@@ -1,9 +1,7 @@
 """What tasks share in which one hand throws a cube and the other one catches it: the cube, its goal, signals.
 
-After Bi-DexHands' HandOver and CatchUnderarm, as the Eureka paper measures them: success is the cube's centre once
-within 3 cm of the goal. Differs: the cube of `tasks.dexterous.shadow_reorient` instead of an egg of 6 x 6 x 8 cm; the
-goal is where the left hand would hold it. Their code adds a bonus of 250 where the distance is exactly 0, which
-never is.
+After Bi-DexHands' HandOver and CatchUnderarm. Differs: the cube of `tasks.dexterous.shadow_reorient` instead of an
+egg of 6 x 6 x 8 cm; the goal is where the left hand would hold it.
 
 It does not know where the hands are: a task's file says.
 Axes: N worlds. The right hand has the cube at the start.
@@ -144,5 +142,6 @@ class ThrowTask(TwoHandsTask):
         return {"dropped": signals["object_position_w"][:, 2] < self.min_height_m}
 
     def fitness(self, signals: Signals) -> Tensor:
-        """1 in a step in which the cube is at the goal; the episode keeps the largest."""
+        """1 in a step in which the cube's centre is within 3 cm of the goal, as the Eureka paper measures it; the
+        episode keeps the largest. Bi-DexHands itself counts a distance of exactly 0, which never is."""
         return (signals["goal_distance"][:, 0] < FITNESS_WITHIN_M).float()

@@ -1,7 +1,8 @@
 """What tasks share in which two Shadow hands do something together: the scene, servo targets, the hands' signals.
 
-After Bi-DexHands (PKU-MARL/DexterousHands), whose twenty tasks the Eureka paper uses: hands, places, control at 60 Hz
-(dt 1/60 s, controlFrequencyInv 1), episodes of as many steps, starts with 1 cm of noise. Differs, in every task:
+After Bi-DexHands (PKU-MARL/DexterousHands), whose twenty tasks the Eureka paper uses and measures: hands, places,
+control at 60 Hz (dt 1/60 s, controlFrequencyInv 1), episodes of as many steps, starts with 1 cm of noise. Differs, in
+every task:
 
 - Targets lie around a rest pose (action 0) and are smoothed; there an action spans a joint's whole range.
 - A moving base has servos on targets within a stated reach; there it is a free body that forces push about, without
