@@ -38,6 +38,8 @@ BASE_STIFFNESS_N_M_RAD, BASE_TORQUE_LIMIT_N_M = 40.0, 8.3
 """The limit is Bi-DexHands' torque at action 1: 0.5 x 1000 / 60."""
 BASE_DAMPING_N_M_S_RAD = 2.0 * math.sqrt(BASE_STIFFNESS_N_M_RAD * 0.12)
 """Critical for the hand's 0.12 kg m2 about the end of its forearm, across the fingers."""
+_PREFIX = {"right": "", "left": "left/"}
+"""Of what is named in a hand's file."""
 _HANDS_MEET = 4
 """Bit of the collision masks that the links of two hands share."""
 
@@ -68,7 +70,7 @@ class Reach:
 
 def prefix(side: Side) -> str:
     """What the names of a hand's parts begin with in the pair."""
-    return {"right": "", "left": "left/"}[side] + shadow.prefix(side)
+    return _PREFIX[side] + shadow.prefix(side)
 
 
 def pair_spec(right: Place, left: Place, reach: Reach | None, *, visual: bool = False) -> mujoco.MjSpec:
@@ -98,11 +100,15 @@ def pair_spec(right: Place, left: Place, reach: Reach | None, *, visual: bool = 
         # Where Bi-DexHands measures a hand's position. The site's z is the palm's normal.
         half = math.sqrt(0.5)
         palm.add_site(
-            name=f"{side}_palm", pos=[0.0, -0.02, 0.08], quat=[half, half, 0.0, 0.0], size=[0.001] * 3, group=5
+            name=f"{shadow.prefix(side)}palm_surface",
+            pos=[0.0, -0.02, 0.08],
+            quat=[half, half, 0.0, 0.0],
+            size=[0.001] * 3,
+            group=5,
         )
     pair = specs["right"]
     # Meshes of both hands have the same names; the left hand's get a prefix, as does the rest of it.
-    pair.attach(specs["left"], prefix="left/", frame=pair.worldbody.add_frame())
+    pair.attach(specs["left"], prefix=_PREFIX["left"], frame=pair.worldbody.add_frame())
     pair.option.timestep = TIMESTEP_S
     _add_sensors(pair)
     return pair
@@ -122,10 +128,10 @@ def _move_base(spec: mujoco.MjSpec, side: Side, quat: np.ndarray, shipped: np.nd
     for name, kind, axis in zip(BASE_JOINTS, kinds, [*slides, *turns], strict=True):
         slide = kind == mujoco.mjtJoint.mjJNT_SLIDE
         far = reach.slide_m if slide else reach.turn_rad
-        joint = root.add_joint(name=f"{side}_base_{name}", type=kind, axis=list(axis), range=[-far, far])
+        joint = root.add_joint(name=f"{shadow.prefix(side)}base_{name}", type=kind, axis=list(axis), range=[-far, far])
         limit = BASE_FORCE_LIMIT_N if slide else BASE_TORQUE_LIMIT_N_M
         servo = spec.add_actuator(
-            name=f"{side}_base_{name}",
+            name=joint.name,
             target=joint.name,
             trntype=mujoco.mjtTrn.mjTRN_JOINT,
             ctrlrange=[-far, far],
@@ -151,11 +157,12 @@ def _let_hands_meet(spec: mujoco.MjSpec, side: Side) -> None:
 def _add_sensors(spec: mujoco.MjSpec) -> None:
     position, axis = mujoco.mjtSensor.mjSENS_FRAMEPOS, mujoco.mjtSensor.mjSENS_FRAMEZAXIS
     for side in SIDES:
-        mark = {"right": "", "left": "left/"}[side]
+        mark = _PREFIX[side]
+        palm = f"{prefix(side)}palm_surface"
         names = {f"{side}_tip{number}_position": mark + tip for number, tip in enumerate(shadow.tips(side))}
-        names[f"{side}_palm_position"] = f"{mark}{side}_palm"
+        names[f"{side}_palm_position"] = palm
         add_sensors(spec, position, mujoco.mjtObj.mjOBJ_SITE, names)
-        add_sensors(spec, axis, mujoco.mjtObj.mjOBJ_SITE, {f"{side}_palm_normal": f"{mark}{side}_palm"})
+        add_sensors(spec, axis, mujoco.mjtObj.mjOBJ_SITE, {f"{side}_palm_normal": palm})
 
 
 def _orientation(place: Place) -> np.ndarray:
