@@ -64,8 +64,8 @@ class ShadowBottleCap(GripTask):
     reach = REACH
     right_rest_rad, left_rest_rad = OPEN_RAD, HOLD_RAD
     episode_length_s = 125.0 / 60.0
-    camera_position_m = (0.55, -0.45, 1.1)
-    camera_target_m = (-0.02, -0.08, 0.58)
+    camera_position_m = (0.42, -0.42, 0.95)
+    camera_target_m = (-0.02, -0.1, 0.53)
     signal_table = SignalTable(
         [
             *grip_signals("the cap", "the bottle"),
