@@ -58,8 +58,17 @@ def furnish(
         contype=0,
         conaffinity=0,
     )
-    # A spot aimed at the scene. A directional light has shadows only within one extent of the model about its own axis,
-    # and in part of that square the floor shadows itself.
+    _add_sun(spec, target)
+    visual = spec.visual
+    visual.headlight.ambient, visual.headlight.diffuse = [0.45, 0.45, 0.45], [0.4, 0.4, 0.4]
+    visual.headlight.specular = [0.1, 0.1, 0.1]
+    getattr(visual, "global").offwidth, getattr(visual, "global").offheight = 640, 480
+    spec.worldbody.add_camera(name=camera, pos=list(position), quat=list(look_at(position, target)), fovy=45.0)
+
+
+def _add_sun(spec: mujoco.MjSpec, target: Sequence[float]) -> None:
+    """A spot aimed at the scene. A directional light has shadows only within one extent of the model about its own axis,
+    and in part of that square the floor shadows itself."""
     towards = -np.asarray(SUN_OFFSET_M)
     spec.worldbody.add_light(
         name="sun",
@@ -71,11 +80,6 @@ def furnish(
         diffuse=[0.7, 0.7, 0.7],
         castshadow=True,
     )
-    visual = spec.visual
-    visual.headlight.ambient, visual.headlight.diffuse = [0.45, 0.45, 0.45], [0.4, 0.4, 0.4]
-    visual.headlight.specular = [0.1, 0.1, 0.1]
-    getattr(visual, "global").offwidth, getattr(visual, "global").offheight = 640, 480
-    spec.worldbody.add_camera(name=camera, pos=list(position), quat=list(look_at(position, target)), fovy=45.0)
 
 
 def look_at(position: Sequence[float], target: Sequence[float]) -> np.ndarray:
