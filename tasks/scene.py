@@ -67,8 +67,8 @@ def furnish(
 
 
 def _add_sun(spec: mujoco.MjSpec, target: Sequence[float]) -> None:
-    """A spot aimed at the scene. A directional light has shadows only within one extent of the model about its own axis,
-    and in part of that square the floor shadows itself."""
+    """A spot aimed at the scene. A directional light has shadows only within one extent of the model about its own
+    axis, and in part of that square the floor shadows itself."""
     towards = -np.asarray(SUN_OFFSET_M)
     spec.worldbody.add_light(
         name="sun",
