@@ -34,6 +34,12 @@ _BUILT_IN: dict[str, str] = {
     "allegro-reorient": "tasks.dexterous.allegro_reorient:AllegroReorient",
     "shadow-reorient": "tasks.dexterous.shadow_reorient:ShadowReorient",
     "shadow-pen-spin": "tasks.dexterous.shadow_pen_spin:ShadowPenSpin",
+    "shadow-over": "tasks.bimanual.over:ShadowOver",
+    "shadow-catch-underarm": "tasks.bimanual.catch_underarm:ShadowCatchUnderarm",
+    "shadow-door-open-outward": "tasks.bimanual.door_open_outward:ShadowDoorOpenOutward",
+    "shadow-scissors": "tasks.bimanual.scissors:ShadowScissors",
+    "shadow-bottle-cap": "tasks.bimanual.bottle_cap:ShadowBottleCap",
+    "shadow-block-stack": "tasks.bimanual.block_stack:ShadowBlockStack",
 }
 _registered: dict[str, str] = dict(_BUILT_IN)
 

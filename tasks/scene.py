@@ -10,6 +10,9 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+SUN_OFFSET_M = (1.5, -2.0, 6.0)
+"""From what is looked at to the light; that of the classic tasks' scenes."""
+
 
 def furnish(
     spec: mujoco.MjSpec,
@@ -55,19 +58,28 @@ def furnish(
         contype=0,
         conaffinity=0,
     )
-    spec.worldbody.add_light(
-        name="sun",
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        pos=[0.0, 0.0, 4.0],
-        dir=[0.2, 0.3, -1.0],
-        diffuse=[0.7, 0.7, 0.7],
-        castshadow=True,
-    )
+    _add_sun(spec, target)
     visual = spec.visual
     visual.headlight.ambient, visual.headlight.diffuse = [0.45, 0.45, 0.45], [0.4, 0.4, 0.4]
     visual.headlight.specular = [0.1, 0.1, 0.1]
     getattr(visual, "global").offwidth, getattr(visual, "global").offheight = 640, 480
     spec.worldbody.add_camera(name=camera, pos=list(position), quat=list(look_at(position, target)), fovy=45.0)
+
+
+def _add_sun(spec: mujoco.MjSpec, target: Sequence[float]) -> None:
+    """A spot aimed at the scene. A directional light has shadows only within one extent of the model about its own
+    axis, and in part of that square the floor shadows itself."""
+    towards = -np.asarray(SUN_OFFSET_M)
+    spec.worldbody.add_light(
+        name="sun",
+        type=mujoco.mjtLightType.mjLIGHT_SPOT,
+        pos=list(np.asarray(target) - towards),
+        dir=list(towards / np.linalg.norm(towards)),
+        cutoff=60.0,
+        exponent=1.0,
+        diffuse=[0.7, 0.7, 0.7],
+        castshadow=True,
+    )
 
 
 def look_at(position: Sequence[float], target: Sequence[float]) -> np.ndarray:

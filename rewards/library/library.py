@@ -22,6 +22,13 @@ def compute_reward(actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     zero = torch.zeros_like(actions[:, 0])
     return zero, {"zero": zero}
 '''
+SHARED = {
+    "allegro-reorient": "cube_reorient",
+    "shadow-reorient": "cube_reorient",
+    "shadow-over": "cube_throw",
+    "shadow-catch-underarm": "cube_throw",
+}
+"""Tasks whose programs are one and the same -> the folder of those."""
 _HERE = Path(__file__).resolve().parent
 
 
@@ -51,9 +58,11 @@ def load(task_name: str, kind: str, beside: Path | None = None) -> RewardSource:
                 f"task '{task_name}' has no {kind} reward: expected a reward program in {path}; write one there."
             )
         return RewardSource(_read(path), str(path))
-    path = _HERE / task_name.replace("-", "_") / f"{kind}.py"
+    path = _HERE / SHARED.get(task_name, task_name.replace("-", "_")) / f"{kind}.py"
     if not path.is_file():
-        known = sorted(item.parent.name.replace("_", "-") for item in _HERE.glob(f"*/{kind}.py"))
+        own = {item.parent.name.replace("_", "-") for item in _HERE.glob(f"*/{kind}.py")}
+        shared = {folder.replace("_", "-") for folder in SHARED.values()}
+        known = sorted((own - shared) | set(SHARED))
         raise UserError(
             f"the library has no {kind} reward for task '{task_name}'; it has them for {', '.join(known)}."
             f"{did_you_mean(task_name, known)}"

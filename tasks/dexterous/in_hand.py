@@ -5,7 +5,7 @@ new one as soon as one is reached, servo targets as actions, an episode over whe
 targets lie around a rest pose that holds the object (action 0), are smoothed, and move at 20 Hz as MuJoCo
 Playground's LEAP hand does.
 
-It does not know which hand, which object, or what counts as success: a task's file says these.
+It does not know which hand, which object, or how close to a goal counts as reached: a task's file says these.
 Axes: N worlds, A servos, J joints, F fingers. World frame: z up, the fingers point along +x.
 """
 
@@ -75,6 +75,8 @@ class Grasp:
 
 HAND_HEIGHT_M = 0.5
 """Of the hand's root above the floor."""
+MIN_HEIGHT_M = HAND_HEIGHT_M - 0.05
+"""Below this the object's centre is under the palm: MuJoCo Playground's LEAP hand."""
 
 
 def signal_table(grasp: Grasp, fingers: str, thing: str, position: str, axis_note: str = "") -> SignalTable:
@@ -127,7 +129,7 @@ def signal_table(grasp: Grasp, fingers: str, thing: str, position: str, axis_not
 
 
 class InHandTask(Task):
-    """Base class: a subclass names the hand, adds the object, and says what success is."""
+    """Base class: a subclass names the hand, adds the object, and says what the policy sees."""
 
     grasp: ClassVar[Grasp]
     """The hand."""
@@ -136,6 +138,7 @@ class InHandTask(Task):
     control_dt_s = 0.05
     episode_length_s = 20.0
     camera = "palm"
+    fitness_reduce = "sum"
 
     def add_object(self, body: mujoco.MjsBody, *, ghost: bool, visual: bool) -> None:
         """Add the object's geoms to its body.
@@ -251,6 +254,14 @@ class InHandTask(Task):
             goals = sim.memory["goal_orientation_w"]
             sim.memory["goal_orientation_w"] = goals.index_copy(0, ids, self.next_goal(goals[ids], rng))
         return reached
+
+    def terminate(self, signals: Signals) -> dict[str, Tensor]:
+        """The object has fallen off the hand."""
+        return {"dropped": signals["object_position_w"][:, 2] < MIN_HEIGHT_M}
+
+    def fitness(self, signals: Signals) -> Tensor:
+        """1 in a step that reaches the goal."""
+        return (signals["rotation_distance"][:, 0] < self.goal_tolerance_rad).float()
 
     def _scene(self, spec: mujoco.MjSpec, *, visual: bool) -> mujoco.MjSpec:
         """Mount the hand, add the object, sensors, light and a camera."""

@@ -16,7 +16,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from tasks.dexterous.in_hand import HAND_HEIGHT_M, InHandTask, signal_table, solid
+from tasks.dexterous.in_hand import InHandTask, signal_table, solid
 from tasks.dexterous.shadow_grasp import FINGER_ORDER, JOINT_ORDER, SERVO_ORDER, shadow_grasp
 from tasks.math import quat_axis, quat_from_axis_angle, quat_multiply, uniform
 from tasks.robots import shadow
@@ -26,16 +26,11 @@ PEN_RADIUS_M, PEN_HALF_LENGTH_M = 0.009, 0.07
 PEN_MASS_KG = 0.03
 PEN_FRICTION = (0.5, 0.01, 0.003)
 """Sliding, torsional, rolling: the object in Menagerie's scene of this hand."""
-MIN_HEIGHT_M = HAND_HEIGHT_M - 0.05
-"""Below this the pen's centre is under the palm: MuJoCo Playground's LEAP hand."""
 START_HEADING_RAD = (math.pi / 2 - 0.3, math.pi / 2 + 0.3)
 """Across the fingers, give or take: 0.3 rad is IsaacGymEnvs' for the pen."""
 STEP_RAD = math.pi / 4
 """From one goal to the next, counter-clockwise from above."""
 GRASP = shadow_grasp(hold_position_m=(0.318, -0.003, 0.582))
-
-GOAL_WITHIN_RAD = 0.2
-"""A new goal follows when the rotation left is smaller."""
 
 
 class ShadowPenSpin(InHandTask):
@@ -49,7 +44,7 @@ class ShadowPenSpin(InHandTask):
     )
     robot = shadow.ROBOT
     grasp = GRASP
-    goal_tolerance_rad = GOAL_WITHIN_RAD
+    goal_tolerance_rad = 0.2
     signal_table = signal_table(
         GRASP,
         fingers=FINGER_ORDER,
@@ -61,7 +56,6 @@ class ShadowPenSpin(InHandTask):
     fitness_doc = (
         "goals reached in an episode of 20 s, each an eighth of a turn after the last and reached within 0.2 rad"
     )
-    fitness_reduce = "sum"
 
     def add_object(self, body: mujoco.MjsBody, *, ghost: bool, visual: bool) -> None:
         """The pen; in videos its tip is red."""
@@ -121,11 +115,3 @@ class ShadowPenSpin(InHandTask):
             signals["rotation_to_goal_w"],
         ]
         return torch.cat(parts, dim=-1)
-
-    def terminate(self, signals: Signals) -> dict[str, Tensor]:
-        """The pen has fallen off the hand."""
-        return {"dropped": signals["object_position_w"][:, 2] < MIN_HEIGHT_M}
-
-    def fitness(self, signals: Signals) -> Tensor:
-        """1 in a step that reaches the goal."""
-        return (signals["rotation_distance"][:, 0] < GOAL_WITHIN_RAD).float()

@@ -27,6 +27,14 @@ def test_library_rewards_are_found_by_task_name() -> None:
         load("cartpole-balance", "spars")
 
 
+def test_tasks_that_share_a_program_are_found_by_their_own_names() -> None:
+    programs = [load(task, "human") for task in ("allegro-reorient", "shadow-reorient")]
+    assert programs[0].text == programs[1].text and programs[0].origin == "library:allegro-reorient/human"
+    with pytest.raises(UserError, match="Did you mean 'shadow-reorient'") as caught:
+        load("shadow-reorent", "human")
+    assert "cube-reorient" not in str(caught.value)
+
+
 def test_rewards_beside_a_users_task(tmp_path: Path) -> None:
     task = tmp_path / "my_task.py"
     (tmp_path / "my_task_human.py").write_text(program("pass"), encoding="utf-8")

@@ -16,7 +16,8 @@ from tests.tasks.toy_tasks import Slider
 
 BUILT_IN = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run", "humanoid-run",
             "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet", "allegro-reorient", "shadow-reorient",
-            "shadow-pen-spin"]  # fmt: skip
+            "shadow-pen-spin", "shadow-over", "shadow-catch-underarm", "shadow-door-open-outward",
+            "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack"]  # fmt: skip
 TASK_FILE = '''"""A task file."""
 from tests.tasks.toy_tasks import Slider
 

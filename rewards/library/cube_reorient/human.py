@@ -1,9 +1,9 @@
-"""Human-written reward of allegro-reorient.
+"""Human-written reward of allegro-reorient and shadow-reorient.
 
-The terms and weights are those of IsaacGymEnvs' AllegroHand and of Isaac Lab's in-hand manipulation: distance from where the cube
-is held -10 per metre, closeness to the goal 1 / (angle + 0.1), action cost 0.0002, and 250 for a goal reached. A fall costs
-50, as in Isaac Lab's Shadow hand of the OpenAI kind: without it dropping the cube would end a reward that is below zero while
-the cube is far from where it is held.
+The terms and weights are those of IsaacGymEnvs' AllegroHand and ShadowHand and of Isaac Lab's in-hand manipulation:
+distance from where the cube is held -10 per metre, closeness to the goal 1 / (angle + 0.1), action cost 0.0002, and 250
+for a goal reached. A fall costs 50, as in Isaac Lab's Shadow hand of the OpenAI kind: without it dropping the cube would
+end a reward that is below zero while the cube is far from where it is held.
 """
 
 import torch

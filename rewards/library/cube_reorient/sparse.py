@@ -1,4 +1,4 @@
-"""Sparse reward of shadow-reorient: 1 in a step that reaches the goal, and nothing else."""
+"""Sparse reward of allegro-reorient and shadow-reorient: 1 in a step that reaches the goal, and nothing else."""
 
 from torch import Tensor
 

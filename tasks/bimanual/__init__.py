@@ -1,0 +1,1 @@
+"""Tasks of two hands: one task, one file, and the modules that hold what they share."""

@@ -1,0 +1,163 @@
+"""What tasks share in which a legged robot follows velocity commands: forward, sideways and turning.
+
+Commands of a uniform box, one in ten to stand still, each for 4 s; joint position targets around a default pose; the
+policy sees what legged_gym's and Isaac Lab's flat tasks show. It does not know which robot, what its feet touch, or
+how they are timed: a task's file says these.
+
+Axes: N worlds, J joints, A = J actions, F feet. A free joint comes first in qpos and qvel.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tasks.math import quat_from_axis_angle, quat_rotate_inverse, uniform
+from tasks.signals import Signals
+from tasks.sim import Simulation, SimulationState
+from tasks.task import Task
+
+MAX_COMMAND = torch.tensor([1.0, 0.5, 1.0])
+"""Largest forward speed (m/s), sideways speed (m/s) and yaw rate (rad/s) that is commanded, either way."""
+COMMAND_TIME_S = 4.0
+"""A command holds so long; legged_gym's flat ANYmal C. mjlab draws 3 to 8 s."""
+STANDING_SHARE = 0.1
+"""Share of commands that are to stand still; mjlab's velocity tasks."""
+MAX_TILT_COS = 0.342
+"""Cosine of the tilt at which the robot has fallen, 70 degrees; mjlab's velocity tasks."""
+RESET_VELOCITY = 0.1
+"""m/s and rad/s, uniform; Isaac Lab's velocity tasks."""
+WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
+WORLD_DOWN = torch.tensor([0.0, 0.0, -1.0])
+
+
+class VelocityTask(Task):
+    """Base class: a subclass names the robot, its pose and servos, and computes what its feet do."""
+
+    stand_pose_rad: ClassVar[Tensor]
+    """The default pose (J,)."""
+    stand_height_m: ClassVar[float]
+    """Of the base in that pose."""
+    min_height_m: ClassVar[float]
+    """A base lower than this has fallen: a knee may touch the ground."""
+    reset_joint_noise_rad: ClassVar[float]
+    """Uniform on each joint at the start of an episode."""
+    action_scale_rad: ClassVar[float | Tensor]
+    """Joint target at action 1, from the default pose."""
+    stiffness_n_m: ClassVar[float | Tensor]
+    """Of the servos, N m/rad."""
+    damping_n_m_s: ClassVar[float | Tensor]
+    """Of the servos, N m s/rad."""
+    torque_limit_n_m: ClassVar[float | Tensor]
+    """Of the servos."""
+    feet: ClassVar[int]
+    """F."""
+    foot_timers: ClassVar[tuple[str, ...]]
+    """Memory (N, F) in s that a task keeps of its feet; zero at the start of an episode."""
+    control_dt_s = 0.02
+    episode_length_s = 10.0
+    fitness_unit = "(m/s)^2"
+    fitness_doc = "minus the mean squared error of forward, sideways (m/s) and yaw velocity (rad/s); a fallen step: -4"
+    fitness_reduce = "mean"
+    # Standing still never costs more than the largest command squared, 2.25: whoever falls would have done better so.
+    fitness_failed = -4.0
+
+    def setup(self, sim: Simulation) -> None:
+        """The command (vx, vy, yaw rate), for how many steps it holds yet, and the feet's times."""
+        sim.memory["command"] = torch.zeros(sim.num_envs, 3)
+        sim.memory["command_steps"] = torch.zeros(sim.num_envs, dtype=torch.int64)
+        for name in self.foot_timers:
+            sim.memory[name] = torch.zeros(sim.num_envs, self.feet)
+
+    def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
+        """Near the default pose on the ground, facing anywhere, with a new command."""
+        n, joints = len(env_ids), len(self.stand_pose_rad)
+        heading = uniform((n,), -torch.pi, torch.pi, rng)
+        qpos = torch.zeros(n, 7 + joints)
+        qpos[:, 2] = self.stand_height_m
+        qpos[:, 3:7] = quat_from_axis_angle(WORLD_UP, heading)
+        noise = uniform((n, joints), -self.reset_joint_noise_rad, self.reset_joint_noise_rad, rng)
+        qpos[:, 7:] = self.stand_pose_rad + noise
+        qvel = torch.zeros(n, 6 + joints)
+        qvel[:, :6] = uniform((n, 6), -RESET_VELOCITY, RESET_VELOCITY, rng)
+        self._draw_commands(sim, env_ids, rng)
+        for name in self.foot_timers:
+            sim.memory[name] = sim.memory[name].index_fill(0, env_ids, 0.0)
+        sim.set_state(env_ids, qpos, qvel)
+
+    def act(self, sim: Simulation, actions: Tensor) -> None:
+        """Joint position targets around the default pose."""
+        sim.set_ctrl(self.stand_pose_rad + self.action_scale_rad * actions)
+
+    def update(self, sim: Simulation, signals: Signals, rng: torch.Generator) -> Tensor:
+        """Keep the feet's times; draw a new command where the old one's time is up."""
+        self.time_feet(sim, signals)
+        sim.memory["command_steps"] = sim.memory["command_steps"] - 1
+        due = sim.memory["command_steps"] <= 0
+        self._draw_commands(sim, due.nonzero()[:, 0], rng)
+        return due
+
+    def time_feet(self, sim: Simulation, signals: Signals) -> None:
+        """Bring `foot_timers` up to date after a step."""
+        raise NotImplementedError
+
+    def body_signals(self, sim: SimulationState) -> Signals:
+        """Signals of all but the feet. A free joint's qvel is linear in the world and angular in the body frame."""
+        qpos, qvel, command, actions = sim.qpos, sim.qvel, sim.memory["command"], sim.memory["actions"]
+        orientation = qpos[:, 3:7]
+        low, high = self._ctrl_range(sim)  # a servo's target stays within its joint's range
+        target = (self.stand_pose_rad + self.action_scale_rad * actions).clamp(low, high)
+        torque = self.stiffness_n_m * (target - qpos[:, 7:]) - self.damping_n_m_s * qvel[:, 6:]
+        return {
+            "command_velocity_b": command[:, :2],
+            "command_yaw_rate": command[:, 2:],
+            "base_height": qpos[:, 2:3],
+            "base_linear_velocity_b": quat_rotate_inverse(orientation, qvel[:, :3]),
+            "base_angular_velocity_b": qvel[:, 3:6],
+            "projected_gravity_b": quat_rotate_inverse(orientation, WORLD_DOWN.expand(len(orientation), 3)),
+            "joint_pos_offset": qpos[:, 7:] - self.stand_pose_rad,
+            "joint_vel": qvel[:, 6:],
+            "joint_torque": torque.clamp(-self.torque_limit_n_m, self.torque_limit_n_m),
+            "actions": actions,
+            "previous_actions": sim.memory["previous_actions"],
+        }
+
+    def observe(self, signals: Signals) -> Tensor:
+        """What the policy sees (N, 12 + 3 J): base velocities, gravity, command, joints, last actions."""
+        parts = [
+            signals["base_linear_velocity_b"],
+            signals["base_angular_velocity_b"],
+            signals["projected_gravity_b"],
+            signals["command_velocity_b"],
+            signals["command_yaw_rate"],
+            signals["joint_pos_offset"],
+            signals["joint_vel"],
+            signals["actions"],
+        ]
+        return torch.cat(parts, dim=-1)
+
+    def terminate(self, signals: Signals) -> dict[str, Tensor]:
+        """Fallen: the base is so low that a knee may touch the ground, or tilted by more than 70 degrees."""
+        return {
+            "base_too_low": signals["base_height"][:, 0] < self.min_height_m,
+            "tilted": signals["projected_gravity_b"][:, 2] > -MAX_TILT_COS,
+        }
+
+    def fitness(self, signals: Signals) -> Tensor:
+        """Minus the squared tracking error of this step (N,)."""
+        velocity, rate = signals["base_linear_velocity_b"], signals["base_angular_velocity_b"]
+        error = velocity[:, :2] - signals["command_velocity_b"]
+        yaw_error = rate[:, 2] - signals["command_yaw_rate"][:, 0]
+        return -(error[:, 0].square() + error[:, 1].square() + yaw_error.square())
+
+    def _draw_commands(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
+        """New commands for worlds env_ids (n,), which hold for COMMAND_TIME_S."""
+        n = len(env_ids)
+        command = uniform((n, 3), -1.0, 1.0, rng) * MAX_COMMAND
+        standing = uniform((n, 1), 0.0, 1.0, rng) < STANDING_SHARE
+        command = torch.where(standing, torch.zeros_like(command), command)
+        steps = round(COMMAND_TIME_S / self.control_dt_s)
+        sim.memory["command"] = sim.memory["command"].index_copy(0, env_ids, command)
+        sim.memory["command_steps"] = sim.memory["command_steps"].index_fill(0, env_ids, steps)
