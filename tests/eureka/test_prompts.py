@@ -20,6 +20,7 @@ from rewards.source import extract
 from rl.config import config_for
 from tasks import registry
 from tasks.signals import Signal, SignalTable
+from tasks.task import Task
 
 SOURCE = "def compute_reward(actions):\n    a_exp = actions[:, 0]\n    return a_exp, {'a_exp': a_exp}\n"
 BEST = Candidate(
@@ -65,11 +66,17 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s+", "", text).replace('"', "'")
 
 
+def whole_source(task: Task) -> str:
+    """Of the modules of a task's class and of its base classes that are tasks."""
+    bases = [base for base in type(task).__mro__ if issubclass(base, Task) and base is not Task]
+    modules = dict.fromkeys(inspect.getmodule(base) for base in bases)
+    return "\n".join(inspect.getsource(module) for module in modules)  # type: ignore[arg-type]
+
+
 def hidden_of(name: str) -> dict[str, set[str]]:
     """What must not be told of a task: code of its fitness, human and sparse reward."""
     task = registry.make(name)
-    tree = ast.parse(inspect.getsource(inspect.getmodule(type(task))))  # type: ignore[arg-type]
-    wanted = ("fitness", "training")
+    tree = ast.parse(whole_source(task).replace("from __future__ import annotations", ""))
     fitness: set[str] = {squeezed(task.fitness_doc)}
     for node in ast.walk(tree):
         names: list[str] = []
@@ -79,7 +86,7 @@ def hidden_of(name: str) -> dict[str, set[str]]:
             names = [n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names = [node.target.id]
-        if any(n.lower().lstrip("_").startswith(wanted) for n in names):
+        if any(n == "training" or n.lower().lstrip("_").startswith("fitness") for n in names):
             fitness |= statements(node)
     rewards = {kind: statements(ast.parse(load(name, kind).text)) for kind in ("human", "sparse")}
     return {"fitness": fitness, **rewards}
@@ -98,7 +105,7 @@ def test_a_leak_would_be_found(name: str) -> None:
     """The search above finds each kind when it is put into the prompt, and the task's open code there now."""
     task = registry.make(name)
     view = prompts.TaskView.of(task)
-    module = inspect.getsource(inspect.getmodule(type(task)))  # type: ignore[arg-type]
+    module = whole_source(task).replace("from __future__ import annotations", "")
     leaks = {
         "fitness": ast.unparse(ast.parse(module)),
         "human": load(name, "human").text,
