@@ -64,7 +64,9 @@ def secrets_of(classes: list[ast.ClassDef]) -> frozenset[str]:
     for function in (m for c in classes for m in c.body if isinstance(m, ast.FunctionDef) and says_reward(m.name)):
         for node in ast.walk(function):
             if isinstance(node, ast.Dict):
-                found |= {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+                found |= {
+                    key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
+                }
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
                 touched.add(node.attr)
     for node in (n for c in classes for n in ast.walk(c)):

@@ -119,7 +119,7 @@ def targets(node: ast.Assign | ast.AugAssign | ast.AnnAssign) -> list[ast.expr]:
 
 
 def written_place(target: ast.expr) -> str | None:
-    """"x" or "self.x" where a target is that or an item of it; None for anything else."""
+    """ "x" or "self.x" where a target is that or an item of it; None for anything else."""
     while isinstance(target, ast.Subscript):
         target = target.value
     if isinstance(target, ast.Name):
@@ -134,7 +134,9 @@ def drop_unread(function: ast.FunctionDef, read_attributes: set[str]) -> None:
     attributes of `self` that are not in `read_attributes`."""
     while True:
         names = {node.id for node in reads(function) if isinstance(node, ast.Name)}
-        names |= {name for node in ast.walk(function) if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+        names |= {
+            name for node in ast.walk(function) if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names
+        }
 
         def unread(node: ast.AST, names: set[str] = names) -> bool:
             if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
@@ -144,7 +146,8 @@ def drop_unread(function: ast.FunctionDef, read_attributes: set[str]) -> None:
             else:
                 return False
             return all(
-                place is not None and (place[5:] not in read_attributes if place.startswith("self.") else place not in names)
+                place is not None
+                and (place[5:] not in read_attributes if place.startswith("self.") else place not in names)
                 for place in places
             )
 

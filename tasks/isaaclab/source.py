@@ -17,7 +17,7 @@ from tasks.errors import UserError
 from tasks.isaaclab.hidden import NOT_TOLD, says_reward, secrets_of, speaks
 from tasks.isaaclab.names import TASKS, Registration
 from tasks.isaaclab.package import Definition, Module, Source, bound_names
-from tasks.isaaclab.prune import clean_docstring, drop_unread, reads, without_reward
+from tasks.isaaclab.prune import clean_docstring, drop_unread, reads, targets, without_reward, written_place
 
 CONTRACT = (
     "__init__", "_setup_scene", "_pre_physics_step", "_apply_action", "_get_observations", "_get_states", "_get_dones",
@@ -45,6 +45,8 @@ class TaskSource:
     """What functions of Isaac Lab do that the source names: `mdp.base_lin_vel` -> first sentence."""
     refreshed: list[str]
     """Methods without arguments that the reward calls first, to bring up to date what it reads."""
+    rewarded: set[str] = field(default_factory=set)
+    """Attributes that the reward sets: its own books, told to nobody."""
     modules: dict[str, Module] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -91,6 +93,7 @@ def task_source(source: Source, registration: Registration) -> TaskSource:
         chosen.shown,
         chosen.docs,
         refreshed,
+        _set_by_rewards(source, env),
         {module: d.module for (module, _), d in chosen.shown.items()},
     )
 
@@ -130,6 +133,17 @@ def leading_calls(source: Source, env: Definition) -> list[str]:
             if isinstance(member, ast.FunctionDef) and member.name == "_get_rewards":
                 return list(_leading(member))
     return []
+
+
+def _set_by_rewards(source: Source, env: Definition) -> set[str]:
+    places: set[str | None] = set()
+    for ancestor in ancestry(source, env):
+        for function in ast.walk(ancestor.node) if ancestor.module.name.startswith(TASKS) else ():
+            if isinstance(function, ast.FunctionDef) and says_reward(function.name):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+                        places |= {written_place(target) for target in targets(node)}
+    return {place[5:] for place in places if place and place.startswith("self.")}
 
 
 def _leading(function: ast.FunctionDef) -> Iterator[str]:
@@ -284,7 +298,9 @@ def _find(source: Source, registration: Registration, place: tuple[str, str]) ->
     module = source.module(place[0])
     found = source.resolve(module, place[1]) if module else None
     if found is None or not isinstance(found.node, ast.ClassDef):
-        raise UserError(f"{registration.name} is registered with {place[0]}:{place[1]}, which the source does not have.")
+        raise UserError(
+            f"{registration.name} is registered with {place[0]}:{place[1]}, which the source does not have."
+        )
     return found
 
 
