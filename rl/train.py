@@ -369,6 +369,7 @@ def _refused(request: TrainRequest, run_dir: Path, task: Task, status: str, erro
 
 def _remove_earlier(run_dir: Path, *, all_of_it: bool) -> None:
     """What an earlier training left in the folder, or only the files that it did not finish."""
-    for pattern in (".*.part", *(("model_*.pt", "model_*.json", RESULT, APART, "events.out.tfevents.*") if all_of_it else ())):
+    whole = ("model_*.pt", "model_*.json", RESULT, APART, "events.out.tfevents.*")
+    for pattern in (".*.part", *(whole if all_of_it else ())):
         for path in run_dir.glob(pattern):
             path.unlink()

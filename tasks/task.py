@@ -155,7 +155,7 @@ class Task:
     # What a task of another simulator says otherwise.
 
     def build_env(self, num_envs: int, *, seed: int, device: str) -> Any | None:
-        """N worlds in another simulator, with the surface of `tasks.env.TaskEnv`; None: one of our backends runs them."""
+        """N worlds in another simulator, with the surface of `tasks.env.TaskEnv`; None: our backends run them."""
         return None
 
     def check_runnable(self) -> None:

@@ -42,7 +42,7 @@ def readers(raw: Any, found: list[FoundSignal], own: dict[str, Reader]) -> list[
 
 
 def read_entry(raw: Any, entry: str) -> Tensor:
-    """A named figure of the environment, (N,): an attribute with a value a world or one for all, or an entry of its log.
+    """A named figure of the environment, (N,): an attribute with a value a world or one for all, or a log entry.
 
     Raises:
         UserError: there is neither.

@@ -13,10 +13,11 @@ _STEMS = ("reward", "penal", "bonus", "punish")
 _WORDS = ("rew", "rews", "cost", "costs")
 _PIECES = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
-NOT_TOLD = frozenset(
-    "debug_vis set_debug_vis _set_debug_vis_impl _debug_vis_callback viewer ui_window_class_type log_dir xr "
-    "rerender_on_reset num_rerenders_on_reset wait_for_textures teleop_devices export_io_descriptors recorders".split()
-)
+NOT_TOLD = frozenset((
+    "debug_vis", "set_debug_vis", "_set_debug_vis_impl", "_debug_vis_callback", "viewer", "ui_window_class_type",
+    "log_dir", "xr", "rerender_on_reset", "num_rerenders_on_reset", "wait_for_textures", "teleop_devices",
+    "export_io_descriptors", "recorders",
+))  # fmt: skip
 """How a task is drawn, logged or steered by hand: no secret, but nothing a reward is made of."""
 LOG = "extras"
 """The attribute of an environment that holds what it logs, terms of its reward among it."""

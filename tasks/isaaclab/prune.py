@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 
 from tasks.isaaclab.hidden import NOT_TOLD, draws, says_reward, speaks
 
-_CHANGING = frozenset("append extend update insert sort clear add fill_ zero_ copy_ uniform_".split())
+_CHANGING = frozenset((
+    "append", "extend", "update", "insert", "sort", "clear", "add", "fill_", "zero_", "copy_", "uniform_",
+))  # fmt: skip
 """Methods that change their object; called for nothing else, they read nothing of it."""
 
 Gone = Callable[[ast.AST], bool]

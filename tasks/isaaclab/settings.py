@@ -58,7 +58,7 @@ def config_values(source: Source, place: tuple[str, str]) -> Values:
 
 
 def training(source: Source, registration: Registration, cfg: Values) -> dict[str, Any]:
-    """Settings of a training as `rl.config.TrainConfig` has them, where rsl_rl's configuration of the task says them."""
+    """Settings of a training as `rl.config.TrainConfig` has them, where the task's rsl_rl configuration says them."""
     agent = config_values(source, registration.agent) if registration.agent else {}
     pairs = (
         ("num_envs", cfg.get("scene.num_envs")),

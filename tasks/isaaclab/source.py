@@ -108,7 +108,8 @@ def base_kind(source: Source, env: Definition) -> str:
         if ancestor.name in (DIRECT, MANAGER_BASED):
             return ancestor.name
     raise UserError(
-        f"{env.name} is no subclass of {DIRECT} or {MANAGER_BASED}; environments of several agents have no single reward."
+        f"{env.name} is no subclass of {DIRECT} or {MANAGER_BASED}; environments of several agents have no single "
+        "reward."
     )
 
 

@@ -8,7 +8,7 @@ from isaaclab.utils import configclass
 @configclass
 class Term:
     func: object = None
-    params: dict = {}  # noqa: RUF012
+    params: dict = {}
 
 
 @configclass

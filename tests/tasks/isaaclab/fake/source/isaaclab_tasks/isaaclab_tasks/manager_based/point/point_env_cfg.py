@@ -1,6 +1,5 @@
 """The point as a manager-based task."""
 
-import isaaclab_tasks.manager_based.point.mdp as mdp
 from isaaclab.assets import ArticulationCfg
 from isaaclab.envs import ManagerBasedRLEnvCfg
 from isaaclab.managers import ObservationTermCfg as ObsTerm
@@ -8,6 +7,8 @@ from isaaclab.managers import RewardTermCfg as RewTerm
 from isaaclab.managers import TerminationTermCfg as DoneTerm
 from isaaclab.scene import InteractiveSceneCfg
 from isaaclab.utils import configclass
+
+import isaaclab_tasks.manager_based.point.mdp as mdp
 
 
 @configclass
