@@ -158,5 +158,6 @@ def test_signals_of_real_tasks_are_found(real_source):
         found = find_signals(real_source, task_source(real_source, entry), config_values(real_source, entry.cfg))
         assert {signal.name: signal.shape for signal in found}.items() >= shapes.items(), name
         assert not [signal for signal in found if WORDS.search(f"{signal.name} {signal.doc}")]
+        assert "successes" not in {signal.name for signal in found}  # Allegro's reward counts them, its ends read them
     flat = find_signals(real_source, task_source(real_source, entry), config_values(real_source, entry.cfg))
     assert not [signal for signal in flat if signal.name.startswith("height_scanner")]  # the flat task takes it out
