@@ -70,7 +70,7 @@ class TaskView:
     instruction: str
     signals: str
     action_doc: str
-    action_dims: int
+    action_dims: int | str
     control_rate_hz: str
     episode_length_s: str
     max_steps: int
@@ -89,9 +89,9 @@ class TaskView:
         return cls(
             name=task.name,
             instruction=task.instruction,
-            signals=task.signal_table.describe(),
+            signals=task.describe_signals(),
             action_doc=task.action_doc,
-            action_dims=task.signal_table["actions"].dims,
+            action_dims=task.num_actions(),
             control_rate_hz=f"{1.0 / task.control_dt_s:g}",
             episode_length_s=f"{task.episode_length_s:g}",
             max_steps=round(task.episode_length_s / task.control_dt_s),

@@ -25,6 +25,9 @@ STATUSES = ("ok", "reward_error", "nonfinite_reward", "nonfinite_policy", "diver
 TERMINATED = "Terminated"
 """Error type in the result of a worker that a signal ended: no verdict on its reward."""
 REQUEST, METRICS, RESULT = "request.json", "metrics.jsonl", "result.json"
+APART = "apart.jsonl"
+"""Figures for people that no designer may see, such as the reward that a foreign task has of its own; only where there
+are any. Nothing that talks to a designer reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +202,10 @@ class RunWriter:
         self.kept = [line for line in read_metrics(self.path) if line["iteration"] <= keep_until]
         write_atomic(self.path, b"".join(_line(line) for line in self.kept))
         self._file = self.path.open("ab")
+        self._apart = run_dir / APART
+        if self._apart.exists():
+            kept = [line for line in read_metrics(self._apart) if line["iteration"] <= keep_until]
+            write_atomic(self._apart, b"".join(_line(line) for line in kept))
         # Imported here: tensorboard is slow to import, and readers of records do not need it.
         from torch.utils.tensorboard.writer import FileWriter
 
@@ -215,6 +222,12 @@ class RunWriter:
         # One event for all curves: SummaryWriter.add_scalar would make an event each, at 0.1 ms.
         values = [Summary.Value(tag=name, simple_value=value) for name, value in _scalars(metrics)]
         self._events.add_summary(Summary(value=values), metrics["iteration"])
+
+    def write_apart(self, when: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        """Append figures that are for people alone to a file of their own; nothing where there are none."""
+        if figures:
+            with self._apart.open("ab") as file:
+                file.write(_line({**when, **figures}))
 
     def close(self) -> None:
         """Flush and close both."""

@@ -27,7 +27,7 @@ from rl import checkpoint, progress
 from rl.evaluate import Evaluation, evaluate
 from rl.evaluator import Evaluator
 from rl.failures import device_failure
-from rl.record import RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
+from rl.record import APART, RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
 from rl.rsl_adapter import ReturnDeviation, RewardedStep, RslVecEnv, make_ppo
 from rl.statistics import TrainingStatistics
 from tasks import registry
@@ -130,7 +130,7 @@ def _run(training: Training, on_iteration: OnIteration | None, evaluator: Evalua
             path, episodes=episodes, seed=seed, num_threads=threads, matmul_precision=precision
         )
     else:
-        policy = checkpoint.load_policy(path, training.task)
+        policy = checkpoint.load_policy(path, training.task).to(request.device)
         evaluation = evaluate(training.task, policy, episodes=episodes, seed=seed, num_threads=threads)
     checkpoint.add_to_meta(path, fitness=evaluation.fitness, fitness_std=evaluation.fitness_std)
     return training.result("ok", evaluation)
@@ -175,7 +175,7 @@ class Training:
         )
         self.deviation = ReturnDeviation(config.num_envs, config.ppo.gamma, request.device)
         normalise = config.ppo.reward_normalization
-        self.vec_env = RslVecEnv(self.env, reward, self.deviation if normalise else None)
+        self.vec_env = RslVecEnv(self.env, self.env.replace_reward(reward), self.deviation if normalise else None)
         self.ppo = make_ppo(self.vec_env, config.ppo, config.steps_per_env, self.threads)
         self.meta = checkpoint.make_meta(
             task, request.task, self.env.num_observations, self.env.num_actions, config.ppo
@@ -233,6 +233,7 @@ class Training:
             "steps_per_s": round(new_steps / (time.monotonic() - began), 1),
         }
         self.writer.write(metrics)
+        self.writer.write_apart({"iteration": self.iteration}, self.env.log_apart())
         return metrics
 
     def _rollout(self) -> list[RewardedStep]:
@@ -368,6 +369,7 @@ def _refused(request: TrainRequest, run_dir: Path, task: Task, status: str, erro
 
 def _remove_earlier(run_dir: Path, *, all_of_it: bool) -> None:
     """What an earlier training left in the folder, or only the files that it did not finish."""
-    for pattern in (".*.part", *(("model_*.pt", "model_*.json", RESULT, "events.out.tfevents.*") if all_of_it else ())):
+    whole = ("model_*.pt", "model_*.json", RESULT, APART, "events.out.tfevents.*")
+    for pattern in (".*.part", *(whole if all_of_it else ())):
         for path in run_dir.glob(pattern):
             path.unlink()

@@ -10,6 +10,7 @@ Axes: N worlds, O observation, A action. Gymnasium's terms are used as Gymnasium
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ from tasks.subset import WorldSubset
 from tasks.task import Task, check_task
 
 BACKENDS = ("native",)
+
+Reward = Callable[[Signals], tuple[Tensor, dict[str, Tensor]]]
+"""Signals of N worlds -> total (N,), components (N,) each."""
 
 
 @dataclass
@@ -105,6 +109,14 @@ class TaskEnv:
         self._observation = self._observe(signals, ended if changed is None else (changed | done).nonzero()[:, 0])
         return EnvStep(self._observation, signals, terminated, truncated, reasons, done)
 
+    def replace_reward(self, reward: Reward) -> Reward:
+        """Say which reward trains. Ours have none of their own: whoever trains computes it from a step's signals."""
+        return reward
+
+    def log_apart(self) -> dict[str, float]:
+        """Figures for people that no designer may see, since the last call; ours have none."""
+        return {}
+
     def close(self) -> None:
         """Release the simulation."""
         self.sim.close()
@@ -137,7 +149,13 @@ class TaskEnv:
 
 
 def make_env(
-    task: Task, num_envs: int, *, seed: int = 0, num_threads: int = 0, backend: str = "native", device: str = "cpu"
+    task: Task,
+    num_envs: int,
+    *,
+    seed: int = 0,
+    num_threads: int = 0,
+    backend: str = "native",
+    device: str | None = None,
 ) -> TaskEnv:
     """Build N worlds of a task.
 
@@ -147,13 +165,17 @@ def make_env(
         seed: Of every random draw of resets; equal seeds give equal episodes.
         num_threads: Physics threads, 0 for all cores.
         backend: "native" (MuJoCo's C engine).
-        device: Where tensors live; the native backend has "cpu" only.
+        device: Where tensors live, the task's own choice where None; the native backend has "cpu" only.
 
     Raises:
         UserError: the task's declaration is wrong, or the backend is unknown or cannot use the device.
     """
     if backend not in BACKENDS:
         raise UserError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}")
+    device = device or task.default_device()
+    foreign = task.build_env(num_envs, seed=seed, device=device)
+    if foreign is not None:
+        return foreign
     if device != "cpu":
         raise UserError(f"the native backend keeps its tensors on the CPU, not on '{device}'; use device 'cpu'.")
     check_task(task)
@@ -181,6 +203,6 @@ def sample_signals(task: Task, num_envs: int, num_steps: int = 50, seed: int = 0
         actions = torch.where(switch, fresh, actions)
         signals = env.step(actions).signals
         for name, kept in sampled.items():
-            sampled[name] = torch.where(stop == step, signals[name], kept)
+            sampled[name] = torch.where(stop == step, signals[name].cpu(), kept)
     env.close()
     return sampled

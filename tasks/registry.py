@@ -1,8 +1,8 @@
 """Names of tasks: what exists, and how to get one.
 
-A task is named (`ant-run`), or is a file of the user's (`my_task.py`, `my_task.py:MyTask`). Installed packages add
-names by the entry point group `eureka_skills.tasks` (name -> "module:Class"). Nothing is imported until it is asked
-for.
+A task is named (`ant-run`), is a file of the user's (`my_task.py`, `my_task.py:MyTask`), or one of Isaac Lab's
+(`isaaclab:Isaac-Ant-Direct-v0`). Installed packages add names by the entry point group `eureka_skills.tasks` (name ->
+"module:Class"). Nothing is imported until it is asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tasks.errors import UserError, did_you_mean
 from tasks.task import Task, check_task
 
 ENTRY_POINT_GROUP = "eureka_skills.tasks"
+ISAACLAB = "isaaclab:"
 
 _BUILT_IN: dict[str, str] = {
     "cartpole-balance": "tasks.classic.cartpole:CartpoleBalance",
@@ -75,7 +76,7 @@ def names() -> list[str]:
 def is_file_ref(ref: str) -> bool:
     """Whether a reference means a file rather than a registered name."""
     path = _split_ref(ref)[0]
-    return path.endswith(".py") or "/" in path
+    return not ref.startswith(ISAACLAB) and (path.endswith(".py") or "/" in path)
 
 
 def absolute_ref(ref: str) -> str:
@@ -88,13 +89,17 @@ def absolute_ref(ref: str) -> str:
 
 
 def make(ref: str) -> Task:
-    """Build a task from a name, or from a file `path.py` or `path.py:Class`.
+    """Build a task from a name, from a file `path.py` or `path.py:Class`, or from Isaac Lab's registry.
 
     Raises:
         UserError: nothing of that name, no such file, or the file holds no task or several.
     """
     if is_file_ref(ref):
         return _make_from_file(ref)
+    if ref.startswith(ISAACLAB):
+        from tasks.isaaclab.task import from_reference
+
+        return from_reference(ref)
     targets = _targets()
     if ref not in targets:
         raise UserError(

@@ -29,6 +29,7 @@ KINDS: tuple[str, ...] = (
     "force",
     "action",
     "command",
+    "other",
 )
 
 Signals = dict[str, torch.Tensor]
@@ -104,9 +105,7 @@ class SignalTable(Sequence[Signal]):
         """The table as aligned text, one line a signal: name, shape, unit, frame, kind, meaning."""
         rows = [("name", "shape", "unit", "frame", "kind", "meaning")]
         rows += [(s.name, f"(N, {s.dims})", s.unit, s.frame, s.kind, s.doc) for s in self._signals]
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]) for row in rows]
-        return "\n".join(line.rstrip() for line in lines)
+        return aligned(rows)
 
     def validate(self, signals: Signals, num_envs: int) -> None:
         """Check that tensors are those the table promises.
@@ -130,3 +129,10 @@ class SignalTable(Sequence[Signal]):
                 )
             if tensor.dtype != torch.float32:
                 raise UserError(f"signal '{signal.name}' has dtype {tensor.dtype}; expected torch.float32.")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length as text, every column but the last as wide as its widest cell."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)

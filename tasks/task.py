@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import mujoco
 import torch
@@ -152,6 +152,34 @@ class Task:
         """What this step contributes to the fitness, (N,); higher is better. Hidden from designers."""
         raise NotImplementedError
 
+    # What a task of another simulator says otherwise.
+
+    def build_env(self, num_envs: int, *, seed: int, device: str) -> Any | None:
+        """N worlds in another simulator, with the surface of `tasks.env.TaskEnv`; None: our backends run them."""
+        return None
+
+    def check_runnable(self) -> None:
+        """Raises UserError where something that the task needs to run is not installed; starts nothing."""
+
+    def check_searchable(self) -> None:
+        """Raises UserError where `eureka search` cannot train the task, though `eureka train` can."""
+
+    def default_device(self) -> str:
+        """torch device of the worlds where none is asked for."""
+        return "cpu"
+
+    def describe_signals(self) -> str:
+        """The signal table as a designer reads it."""
+        return self.signal_table.describe()
+
+    def num_actions(self) -> int | str:
+        """A, or a word for it where only running worlds know."""
+        return self.signal_table["actions"].dims
+
+    def told_source(self) -> str | None:
+        """The source as a designer reads it; None: what `tasks.source_view` makes of the task's class."""
+        return None
+
     @staticmethod
     def _ctrl_range(sim: SimulationState) -> tuple[Tensor, Tensor]:
         """Actuators' control ranges, low (A,) and high (A,), kept among the simulation's constants."""
@@ -168,9 +196,14 @@ def check_task(task: Task) -> None:
         UserError: a class variable is missing or has a wrong value; the line names it.
     """
     kind = type(task).__name__
-    for field in ("name", "instruction", "action_doc", "signal_table", "fitness_unit", "fitness_doc"):
+    foreign = type(task).build_env is not Task.build_env  # another simulator knows its model and its signals
+    fields = ("name", "instruction", "action_doc", "fitness_unit", "fitness_doc")
+    for field in fields if foreign else (*fields, "signal_table"):
         if not hasattr(task, field):
             raise UserError(f"task class {kind} does not set '{field}'; see the contract in tasks/task.py.")
+    _check_numbers(task)
+    if foreign:
+        return
     if not task.xml and type(task).build_model is Task.build_model:
         raise UserError(f"task class {kind} does not set 'xml', nor does it define build_model(); see tasks/task.py.")
     for method in ("reset", "signals", "observe", "terminate", "fitness"):
@@ -180,6 +213,9 @@ def check_task(task: Task) -> None:
         raise UserError(
             f"task '{task.name}': signal_table is a {type(task.signal_table).__name__}, expected a SignalTable."
         )
+
+
+def _check_numbers(task: Task) -> None:
     if task.fitness_reduce not in ("mean", "sum", "max", "last"):
         raise UserError(
             f"task '{task.name}': fitness_reduce is '{task.fitness_reduce}'; expected mean, sum, max or last."

@@ -28,7 +28,7 @@ IMPORT_DOORS = {
     "mujoco.batch": ("tasks/sim_native.py",),
     "mujoco_warp": ("tasks/sim_warp.py",),
     "warp": ("tasks/sim_warp.py",),
-    "isaaclab": ("tasks/isaaclab.py",),
+    "isaaclab": ("tasks/isaaclab/launch.py",),
     "mujoco_menagerie": ("tasks/robots/menagerie.py",),
     "subprocess": ("rewards/sandbox.py", "rewards/probe.py", "eureka/executors/"),
     "rsl_rl": ("rl/",),

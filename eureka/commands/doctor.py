@@ -266,6 +266,24 @@ def _ray() -> Iterator[Finding]:
     yield Finding("good", "ray", f"{found}; --executor ray trains on {where}")
 
 
+def _isaaclab() -> Iterator[Finding]:
+    from tasks.isaaclab.launch import missing
+    from tasks.isaaclab.names import registrations
+    from tasks.isaaclab.package import INSTALL, find_source
+
+    try:
+        source = find_source()
+    except UserError as error:
+        yield Finding("without", "isaaclab", str(error))
+        return
+    gone, count = missing(), len(registrations(source))
+    text = f"the source of {count} tasks is here: eureka show isaaclab:NAME works"
+    if gone:
+        yield Finding("without", "isaaclab", f"{text}; training them needs {' and '.join(gone)}: {INSTALL}")
+    else:
+        yield Finding("good", "isaaclab", f"{text}; Isaac Sim is installed, so eureka train isaaclab:NAME can try")
+
+
 def _folder() -> Iterator[Finding]:
     folder = Path("runs")
     existing = folder if folder.is_dir() else Path(".")
@@ -279,5 +297,6 @@ def _folder() -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _python, _packages, _physics, _gate, _sandbox, _threads, _gpu, _renderers, _ffmpeg, _endpoint, _ray, _folder,
+    _python, _packages, _physics, _gate, _sandbox, _threads, _gpu, _renderers, _ffmpeg, _endpoint, _ray, _isaaclab,
+    _folder,
 )  # fmt: skip

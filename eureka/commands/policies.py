@@ -49,6 +49,7 @@ class Evaluate:
             if getattr(self, name) < least:
                 raise UserError(f"--{name} is {getattr(self, name)}; expected at least {least}.")
         checkpoint, policy, task = _load(self.run_or_checkpoint)
+        policy.to(task.default_device())
         found = evaluate(task, policy, episodes=self.episodes, seed=self.seed, num_threads=self.threads)
         if self.json:
             data = dataclasses.asdict(found) | {"per_episode": found.per_episode.tolist()}

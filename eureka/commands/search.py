@@ -137,6 +137,7 @@ class Search:
             return self._as_recorded(self.designer.replay_from, say)
         if not self.task:
             raise UserError(f"eureka search needs a task; known: {', '.join(registry.names())}, or a Python file.")
+        registry.make(self.task).check_searchable()
         settings = with_settings(parse_settings(self.set), iterations=self.iterations, num_envs=self.num_envs)
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(SearchConfig) if f.name != "train"}
         # What "auto" means is settled now: a resumed search shall not change its designer with the environment.

@@ -51,7 +51,9 @@ class Show:
     """Print what a reward designer reads about a task: the messages of the first request."""
 
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
-    """A task's name, or a Python file."""
+    """A task's name, a Python file, or a task of Isaac Lab: isaaclab:Isaac-Ant-Direct-v0."""
+    instruction: str | None = None
+    """What to achieve, in place of the task's own sentence."""
     json: bool = False
     """Print the messages as JSON."""
 
@@ -60,7 +62,10 @@ class Show:
         from eureka import prompts
 
         task = registry.make(self.task)
-        messages = prompts.initial_messages(prompts.TaskView.of(task))
+        view = prompts.TaskView.of(task)
+        if self.instruction is not None:
+            view = dataclasses.replace(view, instruction=" ".join(self.instruction.split()))
+        messages = prompts.initial_messages(view)
         if self.json:
             print(json.dumps([dataclasses.asdict(message) for message in messages], indent=1))
         else:

@@ -94,6 +94,7 @@ class Train:
         if self.seed < 0 or self.threads < 0:
             raise UserError(f"--seed is {self.seed}, --threads is {self.threads}; expected numbers of at least 0.")
         task = registry.make(self.task)
+        task.check_runnable()
         settings = with_settings(parse_settings(self.set), iterations=self.iterations, num_envs=self.num_envs)
         config = config_for(task, settings)
         reward = find_reward(self.reward, task, self.task)
@@ -109,6 +110,7 @@ class Train:
             reward_origin=reward.origin,
             config=config,
             seed=self.seed,
+            device=task.default_device(),
             eval_seed=EVAL_SEED,
             threads=self.threads,
             time_limit_s=self.time_limit_s,

@@ -1,0 +1,1 @@
+"""Tests of Isaac Lab's tasks as ours."""

@@ -1,0 +1,1 @@
+"""Stand-in: Isaac Sim is found where this is importable."""
