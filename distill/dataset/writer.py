@@ -132,7 +132,7 @@ class DatasetWriter:
             columns[SUBTASK_INDEX] = note["subtasks"].pop("")
         note["origin"] = [origin.source, origin.seed, origin.world, origin.fitness]
         data = parquet.encode({name: columns[name] for name in self.spec.all_features()}, note)
-        path = self.root / OPEN / f"episode_{number:06d}.parquet"
+        path = self.root / OPEN / _file_name(number)
         try:
             if self._waiting and self._waiting_bytes + len(data) > self._info.data_files_size_in_mb * _MIB:
                 self._seal()
@@ -201,14 +201,13 @@ class DatasetWriter:
             self._read_sealed(info)
         for part in (*self.root.glob(f"{OPEN}/.*.part"), *self.root.glob("**/chunk-*/.*.part")):
             part.unlink()
-        for path in sorted((self.root / OPEN).glob("episode_*.parquet")):
-            number = int(path.stem.removeprefix("episode_"))
-            if number < info.total_episodes:  # sealed, and killed before it was removed
-                path.unlink()
-            elif number != self.num_episodes:
+        waiting = _waiting_files(self.root, info)
+        for path in set((self.root / OPEN).glob("episode_*.parquet")) - set(waiting):
+            path.unlink()  # sealed, and its writer killed before it was removed
+        for path in waiting:
+            if path.name != _file_name(self.num_episodes):
                 raise UserError(f"{path}: an episode before it is missing; move this file away to go on without it.")
-            else:
-                self._accept(path, parquet.read_note(path), len(parquet.read(path, ["index"])["index"]))
+            self._accept(path, parquet.read_note(path), len(parquet.read(path, ["index"])["index"]))
 
     def _read_sealed(self, info: Info) -> None:
         rows = read_rows(self.root, info)
@@ -266,6 +265,20 @@ class DatasetWriter:
             f"cannot write {self.root}: {error.strerror}; episodes that were finished are safe. Mend that and go on "
             "with the same folder."
         )
+
+
+def _file_name(number: int) -> str:
+    return f"episode_{number:06d}.parquet"
+
+
+def waiting_episodes(root: Path) -> int:
+    """Finished episodes that no data file of a dataset has yet, whether their writer is at work or was killed."""
+    return len(_waiting_files(root, read_info(root)))
+
+
+def _waiting_files(root: Path, info: Info) -> list[Path]:
+    found = {int(path.stem.removeprefix("episode_")): path for path in (root / OPEN).glob("episode_*.parquet")}
+    return [path for number, path in sorted(found.items()) if number >= info.total_episodes]
 
 
 def _locked(folder: Path) -> int:
