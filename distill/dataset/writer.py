@@ -199,8 +199,9 @@ class DatasetWriter:
         self._place = (0, 0)
         if info.total_episodes:
             self._read_sealed(info)
-        for part in (*self.root.glob(f"{OPEN}/.*.part"), *self.root.glob("**/chunk-*/.*.part")):
-            part.unlink()
+        for folder in (OPEN, "meta", "meta/episodes/*", "data/*"):
+            for part in self.root.glob(f"{folder}/.*.part"):
+                part.unlink()  # half a file: its writer was killed
         waiting = _waiting_files(self.root, info)
         for path in set((self.root / OPEN).glob("episode_*.parquet")) - set(waiting):
             path.unlink()  # sealed, and its writer killed before it was removed
