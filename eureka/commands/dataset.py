@@ -78,11 +78,11 @@ class ExportGr00t:
 class Dataset:
     """Datasets of demonstrations, in the format of LeRobotDataset v3.0."""
 
-    action: (
+    action: tyro.conf.OmitArgPrefixes[
         Annotated[DatasetInfo, tyro.conf.subcommand("info", prefix_name=False)]
         | Annotated[Finish, tyro.conf.subcommand("finish", prefix_name=False)]
         | Annotated[ExportGr00t, tyro.conf.subcommand("export-gr00t", prefix_name=False)]
-    )
+    ]
 
     def run(self) -> int:
         """Run the chosen action."""

@@ -18,7 +18,7 @@ from distill.dataset.layout import ACTION
 from distill.dataset.reader import EpisodeDataset
 from distill.dataset.writer import DatasetWriter, waiting_episodes
 from tasks.errors import UserError
-from tests.distill.datasets import SPEC, assert_holds, episode, write
+from tests.distill.datasets import SPEC, assert_holds, episode, length, write
 
 COUNT = 3
 SIZES = {"file_size_mb": 0.01}
@@ -180,6 +180,8 @@ def test_a_full_disk(tmp_path, last):
     add_all(writer)
     writer.close()
     assert_holds(root, range(COUNT))
+    statistics = json.loads((root / "meta/stats.json").read_text())
+    assert statistics[ACTION]["count"] == [sum(map(length, range(COUNT)))]  # nothing was counted twice
 
 
 def add_all(writer: DatasetWriter) -> None:

@@ -137,10 +137,10 @@ def removed(name: str) -> Callable[[Path], None]:
 
 
 def flipped(root: Path) -> None:
-    """One bit of the data itself, in the middle of the first column's page."""
+    """One bit of one number, which would be another number without the page's checksum."""
     data = bytearray((root / DATA).read_bytes())
     column = pq.ParquetFile(root / DATA).metadata.row_group(0).column(0)
-    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    data[column.dictionary_page_offset + 60] ^= 1
     (root / DATA).write_bytes(bytes(data))
 
 

@@ -67,8 +67,8 @@ def test_export(eureka, root, tmp_path):
         (["dataset", "export-gr00t", ".", "out"], ["holds no dataset"]),
         (["dataset", "info"], ["DIR", "missing"]),
         (["dataset", "info", ".", "--jsn"], ["--jsn"]),
-        (["dataset", "inof", "."], ["inof"]),
-        (["dataset"], ["info"]),
+        (["dataset", "inof", "."], ["info, finish, export-gr00t"]),
+        (["dataset"], ["info, finish, export-gr00t"]),
     ],
 )
 def test_bad_input(eureka, words, hints):
