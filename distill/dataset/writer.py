@@ -75,8 +75,7 @@ class DatasetWriter:
                      data_files_size_in_mb=file_size_mb)  # fmt: skip
         self._require_room()
         try:
-            (self.root / OPEN).mkdir(parents=True, exist_ok=True)
-            (self.root / "meta").mkdir(exist_ok=True)
+            (self.root / "meta").mkdir(parents=True, exist_ok=True)
             self._lock: int | None = _locked(self.root / "meta")
         except OSError as error:
             raise self._cannot_write(error) from None
@@ -191,6 +190,7 @@ class DatasetWriter:
                 f"{self.root} holds another dataset: {difference or f'its files are at {info.data_path}'}; choose "
                 "another folder, or record what it has."
             )
+        (self.root / OPEN).mkdir(exist_ok=True)
         self._info, self._frames = info, info.total_frames
         self._tasks: list[str] = []
         self._subtasks: list[str] = []
@@ -212,7 +212,9 @@ class DatasetWriter:
 
     def _read_sealed(self, info: Info) -> None:
         rows = read_rows(self.root, info)
-        self._origins += rows.origins or ()
+        if rows.origins is None:
+            raise UserError(f"{self.root}: another program has added episodes to it; choose another folder.")
+        self._origins += rows.origins
         # A seal that was interrupted may have named more than info.json counts.
         self._tasks += parquet.read_names(self.root / TASKS, TASK_INDEX)[: info.total_tasks]
         if self.spec.subtasks:

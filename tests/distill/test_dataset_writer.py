@@ -212,7 +212,16 @@ def test_another_spec_is_refused(tmp_path, other, words):
     with pytest.raises(UserError) as caught:
         DatasetWriter(tmp_path / "d", other())
     assert all(word in str(caught.value) for word in words), caught.value
-    assert_holds(write(tmp_path / "d", [1]), [0, 1])  # no lock is left
+    assert not (tmp_path / "d/.open").exists()  # nothing was touched, and no lock is left
+    assert_holds(write(tmp_path / "d", [1]), [0, 1])
+
+
+def test_a_dataset_that_another_program_went_on_with(tmp_path):
+    """Rows that do not say where their episodes come from cannot be gone on with."""
+    path = write(tmp_path / "d", [0, 1]) / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["source"]), path)
+    with pytest.raises(UserError, match="another program has added episodes"):
+        DatasetWriter(tmp_path / "d", SPEC)
 
 
 def test_places_that_are_refused(tmp_path):
