@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,14 @@ from tests.distill.datasets import SPEC, assert_holds, episode, length, write
 COUNT = 3
 SIZES = {"file_size_mb": 0.01}
 """Two episodes fit into a file, so that writers seal while they write."""
+
+
+@pytest.fixture
+def tmp_path():
+    """In memory where that is possible: a sweep asks for thousands of fsyncs."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as place:
+        yield Path(place)
 
 
 class Killed(BaseException):
