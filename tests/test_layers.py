@@ -33,6 +33,7 @@ IMPORT_DOORS = {
     "subprocess": ("rewards/sandbox.py", "rewards/probe.py", "eureka/executors/"),
     "rsl_rl": ("rl/",),
     "ray": ("eureka/executors/ray_cluster.py",),
+    "pyarrow": ("distill/dataset/parquet.py",),
     "openai": ("eureka/designers/", "distill/planner.py"),
     "tyro": ("eureka/cli.py", "eureka/commands/"),
 }
