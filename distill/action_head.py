@@ -174,7 +174,7 @@ class ActionHead(nn.Module):
         """
         embodiment = self.table[name]
         read = self._read(name, observation, None)
-        shape = (len(observation.state), embodiment.horizon, embodiment.action_size)
+        shape = (observation.state.shape[0], embodiment.horizon, embodiment.action_size)
         steps = self.config.sampling_steps if steps is None else steps
         if steps < 1:
             raise UserError(f"sampling steps are {steps}, expected at least 1.")
@@ -216,7 +216,7 @@ class ActionHead(nn.Module):
     def _loss_of(self, name: str, demonstration: Demonstration, generator: torch.Generator | None,
                  noise: Tensor | None, times: Tensor | None) -> Tensor:  # fmt: skip
         embodiment, config = self.table[name], self.config
-        size = len(demonstration.observation.state)
+        size = demonstration.observation.state.shape[0]
         shape = (size, embodiment.horizon, embodiment.action_size)
         given = self._fitted(name, "actions", demonstration.actions, shape)
         mask = _mask_or_all(demonstration.action_mask, given[:, :, 0], "action_mask", exact=False)[:, : shape[1]]
@@ -264,8 +264,8 @@ class ActionHead(nn.Module):
         states = self.adapters[name].state_encoder(_zeroed(state, mask))
         states = states + self.state_position[:, config.history - embodiment.history :]
         context, context_mask = canonical_context(observation.context, observation.context_mask, config)
-        if len(context) not in (1, len(state)):
-            raise UserError(f"'{name}': {len(context)} contexts for {len(state)} states, expected as many, or one.")
+        if context.shape[0] not in (1, state.shape[0]):
+            raise UserError(f"'{name}': {context.shape[0]} contexts for {state.shape[0]} states, expected as many, or one.")
         # One state is always valid: then there is nothing to mask, and attention is faster without.
         return _Read(states, mask if embodiment.history > 1 else None, self.trunk.read_context(context, context_mask))
 
@@ -281,9 +281,9 @@ class ActionHead(nn.Module):
         mask = _mask_or_all(observation.state_mask, state[:, :, 0], "state_mask", exact=True)
         state, mask = state[:, -length:, : embodiment.state_size], mask[:, -length:]
         missing = length - state.shape[1]
-        state = torch.cat([state.new_zeros(len(state), missing, state.shape[2]), state], dim=1)
-        past = torch.cat([mask.new_zeros(len(mask), missing), mask], dim=1)[:, :-1]
-        return state, torch.cat([past, mask.new_ones(len(mask), 1)], dim=1)
+        state = torch.cat([state.new_zeros(state.shape[0], missing, state.shape[2]), state], dim=1)
+        past = torch.cat([mask.new_zeros(mask.shape[0], missing), mask], dim=1)[:, :-1]
+        return state, torch.cat([past, mask.new_ones(mask.shape[0], 1)], dim=1)
 
     def _fitted(self, name: str, what: str, actions: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """Actions without what goes beyond the embodiment's sizes."""
@@ -309,7 +309,8 @@ def canonical_context(context: Tensor, mask: Tensor | None, config: HeadConfig) 
         mask = context.new_ones(context.shape[:2], dtype=torch.bool)
     else:
         mask = _mask_or_all(mask, context[:, :, 0], "context_mask", exact=True)
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        # Every key is another one, so that any sort gives this order, also an exported graph's.
+        order = (torch.arange(length, device=mask.device) + length * (~mask)).argsort(dim=1)
         mask = mask.gather(1, order)
         context = context.gather(1, order[:, :, None].expand(-1, -1, context.shape[2]))
     if length > most:
@@ -321,8 +322,8 @@ def canonical_context(context: Tensor, mask: Tensor | None, config: HeadConfig) 
             )
         context, mask = context[:, :most], mask[:, :most]
     elif length < most:
-        context = torch.cat([context, context.new_zeros(len(context), most - length, context.shape[2])], dim=1)
-        mask = torch.cat([mask, mask.new_zeros(len(mask), most - length)], dim=1)
+        context = torch.cat([context, context.new_zeros(context.shape[0], most - length, context.shape[2])], dim=1)
+        mask = torch.cat([mask, mask.new_zeros(mask.shape[0], most - length)], dim=1)
     return _zeroed(context, mask), mask
 
 
@@ -335,7 +336,7 @@ def _mask_or_all(mask: Tensor | None, like: Tensor, name: str, *, exact: bool) -
     """A mask for (B, T) entries `like`; `exact` False lets it be longer."""
     if mask is None:
         return torch.ones_like(like, dtype=torch.bool)
-    fits = mask.ndim == 2 and len(mask) == len(like)
+    fits = mask.ndim == 2 and mask.shape[0] == like.shape[0]
     fits = fits and (mask.shape[1] == like.shape[1] if exact else mask.shape[1] >= like.shape[1])
     if mask.dtype != torch.bool or not fits:
         raise UserError(f"{name} is {mask.dtype} {tuple(mask.shape)}, expected torch.bool {tuple(like.shape)}.")

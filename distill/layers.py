@@ -59,7 +59,7 @@ class Attention(nn.Module):
 
         mask: (B, 1, 1, L) bool, True where a token may be attended to; every row has one. None: all may.
         """
-        keys, values = (part.expand(len(x), -1, -1, -1) for part in source)
+        keys, values = (part.expand(x.shape[0], -1, -1, -1) for part in source)
         attended = F.scaled_dot_product_attention(self._split(self.query(x)), keys, values, attn_mask=mask)
         return self.output(attended.transpose(1, 2).flatten(2))
 
@@ -115,10 +115,10 @@ class Trunk(nn.Module):
     def read_context(self, context: Tensor, mask: Tensor) -> tuple[list[KeysValues], Tensor]:
         """What the blocks need of a context, made once a chunk: keys and values of each block that attends to it, and
         the mask of its attention. context: (B, L, C), finite also where masked. mask: (B, L)."""
-        null = self.null_context.expand(len(context), -1, -1)
+        null = self.null_context.expand(context.shape[0], -1, -1)
         tokens = torch.cat([null, self.context_norm(context)], dim=1)
         sources = [block.attention.keys_values(tokens) for block in self.blocks if block.cross]
-        always = mask.new_ones(len(mask), 1)
+        always = mask.new_ones(mask.shape[0], 1)
         return sources, torch.cat([always, mask], dim=1)[:, None, None, :]
 
     def forward(
@@ -150,7 +150,7 @@ class ActionEncoder(nn.Module):
 
     def forward(self, actions: Tensor, time_code: Tensor) -> Tensor:
         """(B, H, A) and time codes (B or 1, D) -> (B, H, D)."""
-        times = time_code[:, None].expand(len(actions), actions.shape[1], -1)
+        times = time_code[:, None].expand(actions.shape[0], actions.shape[1], -1)
         return self.output(F.silu(self.mix(torch.cat([self.embed(actions), times], dim=-1))))
 
 

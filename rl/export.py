@@ -148,7 +148,10 @@ def onnx_graph(
     """
     names = {name for dims in free.values() for name in dims.values()}
     dims = {name: torch.export.Dim(name) for name in names}
-    shapes = tuple({axis: dims[letter] for axis, letter in free.get(name, {}).items()} for name in examples)
+    shapes = [{axis: dims[letter] for axis, letter in free.get(name, {}).items()} for name in examples]
+    # torch wants the shapes of *args as one tuple within the tuple of all.
+    fixed = [p for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    rest = shapes[len(fixed) :]
     with _quiet():
         program = torch.onnx.export(
             module,
@@ -157,7 +160,7 @@ def onnx_graph(
             output_names=[output],
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes=shapes,
+            dynamic_shapes=(*shapes[: len(fixed)], tuple(rest)) if rest else tuple(shapes),
             verbose=False,
         )
     assert program is not None, "the exporter returns a program where no file is named"
