@@ -265,7 +265,9 @@ class ActionHead(nn.Module):
         states = states + self.state_position[:, config.history - embodiment.history :]
         context, context_mask = canonical_context(observation.context, observation.context_mask, config)
         if context.shape[0] not in (1, state.shape[0]):
-            raise UserError(f"'{name}': {context.shape[0]} contexts for {state.shape[0]} states, expected as many, or one.")
+            raise UserError(
+                f"'{name}': {context.shape[0]} contexts for {state.shape[0]} states, expected as many, or one."
+            )
         # One state is always valid: then there is nothing to mask, and attention is faster without.
         return _Read(states, mask if embodiment.history > 1 else None, self.trunk.read_context(context, context_mask))
 
