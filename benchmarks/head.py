@@ -141,7 +141,7 @@ def report(preset: str, args: argparse.Namespace, device: torch.device) -> None:
     total = sum(p.numel() for p in head.parameters())
     print(
         f"{preset}: {config.layers} x {config.width}, {total / 1e6:.2f} M parameters, {adapter / 1e6:.2f} M of them "
-        f"the body's; chunks of {config.horizon} in {config.sampling_steps} steps, {config.context_tokens} context tokens"
+        f"the body's; chunks of {config.horizon}, {config.sampling_steps} steps, {config.context_tokens} context tokens"
     )
     for batch in args.batches:
         found = medians_ms(chunk_calls(config, batch, device, args.compile), device, args.rounds)

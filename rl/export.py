@@ -152,7 +152,8 @@ def onnx_graph(
     # torch wants the shapes of *args as one tuple within the tuple of all.
     fixed = [p for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_POSITIONAL]
     rest = shapes[len(fixed) :]
-    with _quiet():
+    # Without gradients outside as well, a module's own no_grad is no change that has to be traced.
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
             tuple(examples.values()),

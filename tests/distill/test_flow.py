@@ -89,19 +89,19 @@ def correlated_velocity(x, t):
 def test_guidance_pulls_the_rest_of_a_chunk_along():
     """The first step is held to 2; the second is free, but the data correlate: given the first it has mean 1.8."""
     steps = 20
-    noise = torch.randn(4000, 2, 1, generator=draw(1), dtype=torch.float64)
+    noise = torch.randn(1000, 2, 1, generator=draw(1), dtype=torch.float64)
     before = noise.clone()
 
     def velocity(x, k):
         return correlated_velocity(x, k / steps)
 
-    target = torch.tensor([2.0, -50.0], dtype=torch.float64).reshape(1, 2, 1).expand(4000, 2, 1)
+    target = torch.tensor([2.0, -50.0], dtype=torch.float64).reshape(1, 2, 1).expand(1000, 2, 1)
     held = guided_euler(velocity, noise, steps, target, torch.tensor([1.0, 0.0], dtype=torch.float64))
     assert held[:, 0].mean().item() == pytest.approx(2.0, abs=0.15)
     assert held[:, 1].mean().item() == pytest.approx(1.8, abs=0.25), "and the target of a free step is not looked at"
     free = guided_euler(velocity, noise, steps, target, torch.zeros(2, dtype=torch.float64))
     torch.testing.assert_close(free, euler(velocity, noise, steps))
-    assert free[:, 1].mean().item() == pytest.approx(0.0, abs=0.1)
+    assert free[:, 1].mean().item() == pytest.approx(0.0, abs=0.15)
     assert torch.equal(noise, before)
 
 

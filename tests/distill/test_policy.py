@@ -154,7 +154,7 @@ def test_history_is_the_episode_s_own():
         first = torch.rand(4, generator=generator) < 0.3
         states, mask = history.push(state, first)
         for world in range(4):
-            lists[world] = ([] if first[world] else lists[world]) + [state[world]]
+            lists[world] = ([] if first[world] else lists[world]) + [state[world].clone()]
             recent = lists[world][-length:]
             assert mask[world].tolist() == [False] * (length - len(recent)) + [True] * len(recent)
             assert torch.equal(states[world][mask[world]], torch.stack(recent))
