@@ -220,7 +220,7 @@ class ActionHead(nn.Module):
         shape = (size, embodiment.horizon, embodiment.action_size)
         given = self._fitted(name, "actions", demonstration.actions, shape)
         mask = _mask_or_all(demonstration.action_mask, given[:, :, 0], "action_mask", exact=False)[:, : shape[1]]
-        data = _zeroed(self.action_scales[name](_zeroed(given, mask)), mask)
+        data = _zeroed(self.action_scales[name](given), mask)
         read = self._read(name, demonstration.observation, generator)
         if config.objective == "regression":
             at_start = data.new_zeros(1)
@@ -233,7 +233,7 @@ class ActionHead(nn.Module):
         if noise is None:
             noise = torch.randn(shape, generator=generator, device=data.device, dtype=data.dtype)
         x, target = interpolate(noise, data, times)
-        return masked_mean((self._predict(name, read, _zeroed(x, mask), times, mask) - target).square(), mask)
+        return masked_mean((self._predict(name, read, x, times, mask) - target).square(), mask)
 
     def _predict(self, name: str, read: _Read, x: Tensor, times: Tensor, mask: Tensor | None) -> Tensor:
         """What the transformer says of normalised actions x (B, H, A) at times (B,) or (1,)."""
@@ -257,7 +257,7 @@ class ActionHead(nn.Module):
         """Encode states and context. generator: draws the states' noise, in training mode alone."""
         embodiment, config = self.table[name], self.config
         state, mask = self._history(embodiment, observation)
-        state = self.state_scales[name](_zeroed(state, mask)).clamp(-config.state_clip, config.state_clip)
+        state = self.state_scales[name](state).clamp(-config.state_clip, config.state_clip)
         if self.training and config.state_noise > 0.0:
             noise = torch.randn(state.shape, generator=generator, device=state.device, dtype=state.dtype)
             state = state + config.state_noise * noise

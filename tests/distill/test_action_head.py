@@ -103,6 +103,33 @@ def test_a_past_that_is_missing_is_a_past_that_is_masked(head):
     assert not torch.equal(head.sample("hand", seen, noise=noise), wanted), "the past is looked at where there is one"
 
 
+def test_what_is_masked_is_as_if_it_were_not_there():
+    """Against a body, of the same name and so the same weights, with a shorter horizon and no past, and a head with room
+    for fewer context tokens."""
+    head = ActionHead(head_config("toy"), EmbodimentTable((body("ant", history=3),))).eval()
+    small = ActionHead(head_config("toy", {"context_tokens": 5}), EmbodimentTable((body("ant", horizon=5),))).eval()
+    plain = demonstration(body("ant"), 3)
+    mask = (torch.arange(8) < 5).expand(3, 8)
+    noise, times = noise_for(body("ant"), 3), {"ant": torch.tensor([0.1, 0.5, 0.9])}
+    loss, _ = head.loss({"ant": dataclasses.replace(plain, action_mask=mask)}, noise={"ant": noise}, times=times)
+    short = Demonstration(plain.observation, plain.actions[:, :5])
+    wanted, _ = small.loss({"ant": short}, noise={"ant": noise[:, :5]}, times=times)
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_samples_of_a_batch_are_each_by_itself(head):
+    """Each with its own flow time."""
+    samples, noise = demonstration(head.table["hand"], 3), noise_for(head.table["hand"], 3)
+    times = torch.tensor([0.05, 0.5, 0.95])
+    together, _ = head.loss({"hand": samples}, noise={"hand": noise}, times={"hand": times})
+    alone = [
+        head.loss({"hand": samples.rows(row)}, noise={"hand": noise[row]}, times={"hand": times[row]})[0]
+        for row in torch.arange(3)[:, None]
+    ]
+    torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=1e-5, atol=1e-6)
+    assert max(alone) - min(alone) > 0.01
+
+
 @pytest.mark.parametrize("change", ["state", "past", "context", "noise"])
 def test_everything_valid_matters(head, change):
     """Else invariance would prove nothing."""
@@ -250,16 +277,16 @@ def test_it_learns_8_samples_by_heart(config):
     """What it draws afterwards are the demonstrated chunks, in the body's units."""
     head = make_head("ant", config=config).train()
     samples = demonstration(head.table["ant"], 8)
-    optimiser = torch.optim.Adam(head.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(head.parameters(), lr=6e-3)
     generator = draw(0)
-    repeated = samples.rows(torch.arange(8).repeat(4))
-    for _ in range(350 if config.objective == "flow" else 120):
+    repeated = samples.rows(torch.arange(8).repeat(8))  # each at eight flow times
+    for _ in range(200 if config.objective == "flow" else 120):
         optimiser.zero_grad()
         head.loss({"ant": repeated}, generator=generator)[0].backward()
         optimiser.step()
     drawn = head.eval().sample("ant", samples.observation, generator=generator)
     error = (drawn - samples.actions).square().mean().sqrt() / samples.actions.std()
-    assert error < 0.25
+    assert error < 0.35, "of the spread of the data; another sample's chunk is 1.4 away"
     assert (samples.actions.roll(1, 0) - samples.actions).square().mean().sqrt() > samples.actions.std()
 
 
