@@ -16,6 +16,7 @@ on CUDA the time between synchronisations. Medians of --rounds rounds in which a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import statistics
 import time
@@ -110,8 +111,7 @@ def chunk_calls(config: HeadConfig, batch: int, device: torch.device, compiled: 
         calls["cuda graph"] = as_cuda_graph(sampler, inputs)
     calls["1 step"] = functools.partial(one_step, *inputs)
     if config.objective == "flow":
-        fields = {**config.__dict__, "objective": "regression"}
-        baseline = make_head(HeadConfig(**fields), device).eval()
+        baseline = make_head(dataclasses.replace(config, objective="regression"), device).eval()
         calls["regression"] = functools.partial(Sampler(baseline, NAME, 1), *inputs[:-1])
     return calls
 

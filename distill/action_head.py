@@ -120,7 +120,7 @@ class ActionHead(nn.Module):
         """Mean over embodiments of each one's mean over its valid actions: many joints or long chunks weigh no more.
 
         Args:
-            demonstrations: Embodiment -> its samples; not empty.
+            demonstrations: Embodiment -> its samples; not empty. What goes beyond its own sizes is padding.
             generator: Draws times and noise, embodiment by embodiment in the table's order; on the head's device.
             noise: Embodiment -> normalised noise (B, H, A) to use instead. For flow matching alone, like `times`.
             times: Embodiment -> flow times (B,) to use instead.
@@ -163,7 +163,7 @@ class ActionHead(nn.Module):
 
         Args:
             name: The embodiment.
-            observation: What it sees.
+            observation: What it sees; columns beyond its state_size and states beyond its history are padding.
             generator: Draws the noise; on the head's device.
             noise: Normal noise (B, H, A) to start from instead.
             steps: Euler steps; None: the config's. Regression takes one step whatever is said.
@@ -247,9 +247,8 @@ class ActionHead(nn.Module):
         tokens = adapter.action_encoder(x, code) + self.action_position[:, :horizon]
         whole = None
         if mask is not None or read.states_mask is not None:
-            known = read.states.new_ones(read.states.shape[:2], dtype=torch.bool)
-            known = known if read.states_mask is None else read.states_mask
-            whole = torch.cat([known, tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask], 1)
+            parts = ((read.states, read.states_mask), (tokens, mask))
+            whole = torch.cat([_mask_or_all(given, part[:, :, 0], "mask", exact=True) for part, given in parts], dim=1)
         out = self.trunk(torch.cat([read.states, tokens], dim=1), modulations, read.context, whole)
         return adapter.action_decoder(out[:, -horizon:])
 
@@ -283,9 +282,10 @@ class ActionHead(nn.Module):
         mask = _mask_or_all(observation.state_mask, state[:, :, 0], "state_mask", exact=True)
         state, mask = state[:, -length:, : embodiment.state_size], mask[:, -length:]
         missing = length - state.shape[1]
-        state = torch.cat([state.new_zeros(state.shape[0], missing, state.shape[2]), state], dim=1)
-        past = torch.cat([mask.new_zeros(mask.shape[0], missing), mask], dim=1)[:, :-1]
-        return state, torch.cat([past, mask.new_ones(mask.shape[0], 1)], dim=1)
+        if missing:
+            state = torch.cat([state.new_zeros(state.shape[0], missing, state.shape[2]), state], dim=1)
+            mask = torch.cat([mask.new_zeros(mask.shape[0], missing), mask], dim=1)
+        return state, torch.cat([mask[:, :-1], mask.new_ones(mask.shape[0], 1)], dim=1)
 
     def _fitted(self, name: str, what: str, actions: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """Actions without what goes beyond the embodiment's sizes."""
