@@ -67,6 +67,13 @@ def test_euler_follows_the_flow_between_gaussians():
     assert torch.equal(noise, before)
 
 
+def test_the_first_step_is_taken_at_time_0():
+    """There x says nothing of the data: one step, from wherever, gives the data's mean, as L2 regression would."""
+    noise = torch.linspace(-3.0, 3.0, 7, dtype=torch.float64).reshape(7, 1, 1)
+    end = euler(lambda x, k: gaussian_velocity(x, float(k)), noise, 1)
+    torch.testing.assert_close(end, torch.full_like(noise, MEAN))
+
+
 def test_guidance_is_the_paper_s():
     """min(5, (1 - t) / (t r^2)) with r^2 = (1 - t)^2 / (t^2 + (1 - t)^2): 2 in the middle, 10/16 over 3/16 a quarter
     from either end, and cut off near the ends."""
