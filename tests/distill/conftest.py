@@ -36,7 +36,7 @@ def body(name: str, **changes) -> Embodiment:
         "state_normalization": "mean_std",
         "action_normalization": "quantile",
         "state_statistics": compute_statistics(3.0 + 2.0 * torch.randn(40, state, generator=draw(seed))),
-        "action_statistics": compute_statistics(0.5 * torch.randn(40, action, generator=draw(seed + 1))),
+        "action_statistics": compute_statistics(4.0 + 0.3 * torch.randn(40, action, generator=draw(seed + 1))),
     }
     return Embodiment(**(values | changes))
 
@@ -60,7 +60,7 @@ def observation(embodiment: Embodiment, size: int, seed: int = 0, tokens: int = 
 def demonstration(embodiment: Embodiment, size: int, seed: int = 0) -> Demonstration:
     """Random samples with random actions, without any padding."""
     shape = (size, embodiment.horizon, embodiment.action_size)
-    return Demonstration(observation(embodiment, size, seed), 0.5 * torch.randn(shape, generator=draw(seed + 100)))
+    return Demonstration(observation(embodiment, size, seed), 4.0 + 0.3 * torch.randn(shape, generator=draw(seed + 100)))
 
 
 def noise_for(embodiment: Embodiment, size: int, seed: int = 7) -> Tensor:

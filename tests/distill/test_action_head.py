@@ -33,10 +33,10 @@ def padded_everywhere(plain: Demonstration, value: float) -> Demonstration:
     size, history, _ = seen.state.shape
     state_mask = torch.zeros(size, history + 3, dtype=torch.bool)
     state_mask[:, 3:] = True
-    place = torch.tensor([1, 4, 5, 9, 11])  # of the 5 tokens among 14
-    context = seen.context.new_full((size, 14, CONTEXT), value)
+    place = torch.tensor([1, 4, 5, 9, 18])  # of the 5 tokens among 20, more than the head takes
+    context = seen.context.new_full((size, 20, CONTEXT), value)
     context[:, place] = seen.context
-    context_mask = torch.zeros(size, 14, dtype=torch.bool)
+    context_mask = torch.zeros(size, 20, dtype=torch.bool)
     context_mask[:, place] = True
     shown = Observation(padded(seen.state, 3, 0, 2, value), context, context_mask, state_mask)
     action_mask = torch.zeros(size, plain.actions.shape[1] + 4, dtype=torch.bool)
@@ -273,6 +273,17 @@ def test_losses_by_hand_and_averaged_over_bodies_first():
         assert loss.item() == pytest.approx((wanted["ant"] + wanted["drone"]).item() / 2, rel=1e-5)
 
 
+def test_what_is_drawn_is_in_the_body_s_units():
+    """With a decoder of zeros noise stays noise, from the 1st to the 99th percentile instead of from -1 to 1."""
+    head = make_head("ant")
+    for parameter in head.adapters["ant"].action_decoder.parameters():
+        nn.init.zeros_(parameter)
+    noise, statistics = noise_for(head.table["ant"], 2), head.table["ant"].action_statistics
+    low, high = torch.tensor(statistics.q01), torch.tensor(statistics.q99)
+    drawn = head.sample("ant", observation(head.table["ant"], 2), noise=noise)
+    torch.testing.assert_close(drawn, low + (noise + 1.0) / 2.0 * (high - low))
+
+
 @pytest.mark.parametrize("config", [head_config("toy"), REGRESSION], ids=["flow", "regression"])
 def test_it_learns_8_samples_by_heart(config):
     """What it draws afterwards are the demonstrated chunks, in the body's units."""
@@ -331,7 +342,8 @@ def test_first_weights_depend_on_seed_and_name_alone():
     other = make_head("ant", "hand", seed=1).state_dict()
     key = "action_encoder.mix.weight"
     assert not torch.equal(other[f"adapters.ant.{key}"], one[f"adapters.ant.{key}"])
-    assert not torch.equal(one[f"adapters.ant.{key}"], one[f"adapters.hand.{key}"])
+    twins = make_head("fish", "bird").state_dict()  # of the same sizes
+    assert not torch.equal(twins[f"adapters.fish.{key}"], twins[f"adapters.bird.{key}"])
 
 
 def test_states_are_noisy_in_training_alone_and_clipped_always():
