@@ -55,6 +55,15 @@ def test_an_instruction_s_tokens_do_not_depend_on_the_others():
     assert torch.equal(other[4], tokens[0])
 
 
+def test_places_without_a_word_are_not_looked_at():
+    """An encoder with the same weights and room for fewer words says the same."""
+    roomy, small = (ScratchEncoder(encoder_config("toy", {"words": words})) for words in (16, 4))
+    state = roomy.state_dict()
+    small.load_state_dict(state | {"word_position": state["word_position"][:, :4]})
+    told = ["turn left now please", "stop"]
+    torch.testing.assert_close(roomy(told)[0][:, :4], small(told)[0], atol=1e-5, rtol=1e-5)
+
+
 def test_images_are_patches_that_words_are_mixed_with():
     encoder = ScratchEncoder(IMAGES)
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=draw(0))
