@@ -71,23 +71,14 @@ def export_head(head: ActionHead, name: str, path: Path, steps: int | None = Non
     """
     import onnx
 
-    embodiment, config = head.table[name], head.config
-    steps = config.sampling_steps if steps is None else steps
+    steps = head.config.sampling_steps if steps is None else steps
     training = head.training
     sampler = Sampler(head, name, steps).eval()
     try:
         examples = random_inputs(head, name, CHECKED)
         free = {key: {0: "B"} for key in examples}
         proto = onnx_graph(sampler, examples, OUTPUT, free)
-        described = {
-            "embodiment": name,
-            "control_rate_hz": f"{1.0 / embodiment.control_dt_s:g}",
-            "objective": config.objective,
-            "sampling_steps": str(1 if config.objective == "regression" else steps),
-            "execute": str(embodiment.execute),
-            "axes": json.dumps({"T": "history, the present last", "L": "context tokens"}),
-        }
-        for key, text in described.items():
+        for key, text in _metadata(head, name, steps).items():
             proto.metadata_props.append(onnx.StringStringEntryProto(key=key, value=text))
         onnx.checker.check_model(proto)
         data = proto.SerializeToString()
@@ -114,6 +105,18 @@ def export_head(head: ActionHead, name: str, path: Path, steps: int | None = Non
         "bytes": len(data),
         "samples_checked": CHECKED,
         "max_abs_diff": worst,
+    }
+
+
+def _metadata(head: ActionHead, name: str, steps: int) -> dict[str, str]:
+    embodiment, objective = head.table[name], head.config.objective
+    return {
+        "embodiment": name,
+        "control_rate_hz": f"{1.0 / embodiment.control_dt_s:g}",
+        "objective": objective,
+        "sampling_steps": str(1 if objective == "regression" else steps),
+        "execute": str(embodiment.execute),
+        "axes": json.dumps({"T": "history, the present last", "L": "context tokens"}),
     }
 
 
