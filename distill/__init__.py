@@ -1,1 +1,1 @@
-"""Floor 4: experts into one cross-embodiment action head. Empty until the first part of it is real."""
+"""Floor 4: experts of many bodies into one cross-embodiment action head, told by language what to do."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,22 +66,22 @@ class PPOConfig:
     learning independent of the reward's scale; statistics and fitness see the reward as it is."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "ppo.")
-        _need(self, "ppo.", "a number above 0", lambda v: v > 0, "learning_rate", "desired_kl", "clip_param",
+        check_types(self, "ppo.")
+        need(self, "ppo.", "a number above 0", lambda v: v > 0, "learning_rate", "desired_kl", "clip_param",
               "max_grad_norm", "init_noise_std")  # fmt: skip
-        _need(self, "ppo.", "a number of at least 0", lambda v: v >= 0, "entropy_coef", "value_loss_coef")
-        _need(self, "ppo.", "a number from 0 to 1", lambda v: 0 <= v <= 1, "gamma", "lam")
-        _need(self, "ppo.", "a whole number of at least 1", lambda v: v >= 1,
+        need(self, "ppo.", "a number of at least 0", lambda v: v >= 0, "entropy_coef", "value_loss_coef")
+        need(self, "ppo.", "a number from 0 to 1", lambda v: 0 <= v <= 1, "gamma", "lam")
+        need(self, "ppo.", "a whole number of at least 1", lambda v: v >= 1,
               "num_learning_epochs", "num_mini_batches")  # fmt: skip
-        _need(
+        need(
             self,
             "ppo.",
             "one or more whole numbers of at least 1",
             lambda v: v and min(v) >= 1,
             "hidden_dims",
         )
-        _choice("ppo.schedule", self.schedule, SCHEDULES)
-        _choice("ppo.activation", self.activation, ACTIVATIONS)
+        choice("ppo.schedule", self.schedule, SCHEDULES)
+        choice("ppo.activation", self.activation, ACTIVATIONS)
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class TrainConfig:
     networks)."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "")
-        _need(self, "", "a whole number of at least 1", lambda v: v >= 1,
+        check_types(self, "")
+        need(self, "", "a whole number of at least 1", lambda v: v >= 1,
               "num_envs", "steps_per_env", "iterations", "save_interval", "eval_episodes")  # fmt: skip
-        _need(self, "", "a number of seconds, or 0", lambda v: v >= 0, "compile_reward_s")
-        _choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        need(self, "", "a number of seconds, or 0", lambda v: v >= 0, "compile_reward_s")
+        choice("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         if self.num_envs * self.steps_per_env < 2 * self.ppo.num_mini_batches:
             raise UserError(
                 f"num_envs x steps_per_env is {self.num_envs * self.steps_per_env}, too few for "
@@ -144,8 +144,8 @@ def replace(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
         ppo = dataclasses.asdict(ppo)
     if not isinstance(ppo, Mapping):
         raise UserError(f"ppo: expected a mapping of PPO fields, got {ppo!r}.")
-    _refuse_unknown(changes, TrainConfig, "")
-    _refuse_unknown(ppo, PPOConfig, "ppo.")
+    refuse_unknown(changes, TrainConfig, "")
+    refuse_unknown(ppo, PPOConfig, "ppo.")
     new_ppo = dataclasses.replace(config.ppo, **_tuples(ppo))
     return dataclasses.replace(config, **changes, ppo=new_ppo)
 
@@ -171,7 +171,7 @@ def complete_fields(data: Any, cls: type, where: str) -> dict[str, Any]:
     """`data` as a new dict, if its keys are exactly the fields of the dataclass `cls`; else UserError."""
     if not isinstance(data, Mapping):
         raise UserError(f"{where}: expected an object with fields, got {type(data).__name__}.")
-    _refuse_unknown(data, cls, f"{where}.")
+    refuse_unknown(data, cls, f"{where}.")
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in data]
     if missing:
         raise UserError(f"{where}: missing {', '.join(missing)}.")
@@ -183,14 +183,17 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if k == "hidden_dims" and isinstance(v, Sequence) else v for k, v in values.items()}
 
 
-def _refuse_unknown(values: Mapping[str, Any], cls: type, prefix: str) -> None:
+def refuse_unknown(values: Mapping[str, Any], cls: type, prefix: str) -> None:
+    """UserError with "did you mean" for a key of `values` that is no field of the dataclass `cls`."""
     names = [f.name for f in dataclasses.fields(cls)]
     for key in values:
         if key not in names:
             raise UserError(f"unknown field '{prefix}{key}'.{did_you_mean(str(key), names)}")
 
 
-def _check_types(config: Any, prefix: str) -> None:
+def check_types(config: Any, prefix: str) -> None:
+    """UserError unless every field of a dataclass has its declared type, with finite floats; ints become floats where
+    these are declared. `prefix` goes before a field's name, here and below."""
     for f in dataclasses.fields(config):
         value, kind = getattr(config, f.name), str(f.type)
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
@@ -216,17 +219,22 @@ def _has_type(value: Any, kind: str) -> bool:
         return isinstance(value, float) and math.isfinite(value)
     if kind == "tuple[int, ...]":
         return isinstance(value, tuple) and all(_has_type(v, "int") for v in value)
-    return isinstance(value, {"bool": bool, "str": str, "PPOConfig": PPOConfig}[kind])
+    if kind in ("bool", "str"):
+        return isinstance(value, {"bool": bool, "str": str}[kind])
+    return type(value).__name__ == kind  # a dataclass within it
 
 
-def _need(config: Any, prefix: str, wanted: str, holds: Any, *names: str) -> None:
+def need(config: Any, prefix: str, wanted: str, holds: Any, *names: str) -> None:
+    """UserError unless `holds(value)` for the fields `names`; `wanted` says in words what is expected."""
     for name in names:
         value = getattr(config, name)
         if not holds(value):
             raise UserError(f"{prefix}{name} is {value!r}, expected {wanted}.")
 
 
-def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
+def choice(name: str, value: str, options: Iterable[str]) -> None:
+    """UserError with "did you mean" unless `value` is one of `options`."""
+    options = tuple(options)
     if value not in options:
         raise UserError(f"{name} is '{value}', expected one of {', '.join(options)}.{did_you_mean(value, options)}")
 

@@ -13,7 +13,7 @@ import inspect
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl.checkpoint import Policy, load_policy
 from rl.record import write_atomic
@@ -132,15 +132,36 @@ def require_fit(policy: Policy, task: Task, num_observations: int, num_actions: 
 
 def _graph(policy: Policy, example: Tensor) -> Any:
     """The policy's network as an ONNX model with a free batch dimension."""
-    with _quiet():
+    return onnx_graph(policy.module, {INPUT: example}, OUTPUT, {INPUT: {0: "N"}})
+
+
+def onnx_graph(
+    module: nn.Module, examples: Mapping[str, Tensor], output: str, free: Mapping[str, Mapping[int, str]]
+) -> Any:
+    """An ONNX model of a module, without a word on the machine that made it.
+
+    Args:
+        module: Takes the examples by position and returns one tensor.
+        examples: Input name -> an example of it.
+        output: Name of the output.
+        free: Input name -> its free dimensions and their names; all others are fixed.
+    """
+    names = {name for dims in free.values() for name in dims.values()}
+    dims = {name: torch.export.Dim(name) for name in names}
+    shapes = [{axis: dims[letter] for axis, letter in free.get(name, {}).items()} for name in examples]
+    # torch wants the shapes of *args as one tuple within the tuple of all.
+    fixed = [p for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    rest = shapes[len(fixed) :]
+    # Without gradients outside as well, a module's own no_grad is no change that has to be traced.
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            policy.module,
-            (example,),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            module,
+            tuple(examples.values()),
+            input_names=list(examples),
+            output_names=[output],
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamic_shapes=(*shapes[: len(fixed)], tuple(rest)) if rest else tuple(shapes),
             verbose=False,
         )
     assert program is not None, "the exporter returns a program where no file is named"
