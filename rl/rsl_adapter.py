@@ -32,6 +32,12 @@ OBSERVATION_GROUP = "policy"
 
 EQUAL_RETURNS = 1e-6
 """A deviation below this is rounding: a constant reward has none."""
+OUTLIER = 10.0
+"""Deviations. A return farther from the median of its step counts as one at this distance, and a reward is no larger
+for PPO (as in Stable-Baselines3's VecNormalize): one world that a contact threw into the air would otherwise set the
+scale of all rewards for the rest of a training."""
+NORMAL_RANGE = 3.29
+"""From the 5 % to the 95 % quantile of a normal distribution, in deviations."""
 
 
 @dataclass
@@ -51,8 +57,8 @@ class ReturnDeviation:
     """The running standard deviation of the discounted return, over all worlds and steps so far.
 
     What Gymnasium's NormalizeReward divides by; after Engstrom et al. 2020, "Implementation matters in deep RL".
-    Mean and variance are merged batch by batch (Chan, Golub and LeVeque 1979). Stays on the device; nothing
-    waits for it.
+    Mean and variance are merged batch by batch (Chan, Golub and LeVeque 1979), outliers drawn in (winsorised). Stays on
+    the device; nothing waits for it.
     """
 
     def __init__(self, num_envs: int, gamma: float, device: str) -> None:
@@ -67,12 +73,28 @@ class ReturnDeviation:
         self.returns = torch.where(done, 0.0, returns)
         n = len(reward)
         count, mean, squares = self.moments
-        batch_var, batch_mean = torch.var_mean(returns.double(), correction=0)
+        batch_var, batch_mean = torch.var_mean(self._drawn_in(returns.double()), correction=0)
         delta, total = batch_mean - mean, count + n
         squares = squares + batch_var * n + delta.square() * count * n / total
         self.moments = torch.stack([total, mean + delta * n / total, squares])
         deviation = (squares / total).sqrt().float()
         return torch.where(deviation > EQUAL_RETURNS, deviation, 1.0)
+
+    def _drawn_in(self, returns: Tensor) -> Tensor:
+        """Returns (N,) without outliers: what counts is the deviation so far, or that of the middle nine tenths.
+        Where both are 0, as in the first steps of a sparse reward, nothing is an outlier."""
+        in_order = returns.sort().values
+        n = len(returns)
+        low, median, high = in_order[n // 20], in_order[n // 2], in_order[n - 1 - n // 20]
+        count, _, squares = self.moments
+        width = torch.maximum((high - low) / NORMAL_RANGE, (squares / count.clamp(min=1.0)).sqrt())
+        limit = torch.where(width > 0.0, OUTLIER * width, torch.inf)
+        return torch.clamp(returns, median - limit, median + limit)
+
+
+def within(reward: Tensor) -> Tensor:
+    """A normalised reward, no larger than `OUTLIER`; what is not finite stays so."""
+    return torch.where(reward.isfinite(), reward.clamp(-OUTLIER, OUTLIER), reward)
 
 
 class RslVecEnv(VecEnv):
@@ -111,7 +133,7 @@ class RslVecEnv(VecEnv):
         total, components = self.reward(step.signals)
         reward = torch.where(step.reasons["diverged"], 0.0, total)
         if self.deviation is not None:
-            reward = reward / self.deviation.add(reward, step.done)
+            reward = within(reward / self.deviation.add(reward, step.done))
         self.last = RewardedStep(step, total, components, reward)
         return self._wrap(step.observation), reward, step.done, {"time_outs": step.truncated}
 

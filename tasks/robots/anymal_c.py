@@ -7,6 +7,9 @@ What differs from Menagerie's anymal_c.xml and what it does to the motion; `test
 - Feet slide and do not roll or twist (condim 3 for 6): a sphere of 3 cm hardly resists turning anyway.
 - The joints' dry friction (0.1 N m of 80) is left out: it makes 12 rows of constraints in each step.
 - 10 ms steps with implicitfast for 2 ms with Euler, as in IsaacGymEnvs' Anymal (20 ms in 2 substeps).
+- The impedance of the feet's contacts ends at 0.97, where the file has 1, which is a contact without give: with these
+  steps of 1024 robots whose joints were kicked at random for 2 s (0.5 rad) 31 flew off, at up to 3e6 m/s, now none, and
+  none is faster than 4.2 m/s. A standing robot feels no difference: it rests at half that depth.
 - Solver tolerance 1e-4. The cone stays elliptic with impratio 100: with these soft feet a pyramidal one, though faster,
   lets the legs slide apart (5 cm in 1 s), and so does impratio 5 in the elliptic one (the base sinks 15 cm in 8 s).
 - The servos. The file's (100 N m/rad, damping 1 N m s/rad in the joint) are those of nobody's controller; here they are
@@ -40,6 +43,8 @@ DAMPING_N_M_S = 1.0
 """Servo damping, N m s/rad; with the joint's own 1.0 it makes legged_gym's 2.0."""
 TORQUE_LIMIT_N_M = 80.0
 """Of each joint, N m; the robot's file."""
+MAX_IMPEDANCE = 0.97
+"""Largest impedance of the feet's contacts, dmax of MuJoCo's solimp."""
 
 PHYSICS = edit.Physics(
     timestep_s=0.01,
@@ -61,6 +66,7 @@ def training_model() -> mujoco.MjModel:
     edit.name_geoms(feet, FEET)
     for foot in feet:
         foot.condim = 3
+        foot.solimp[1] = MAX_IMPEDANCE
     edit.keep_collisions(spec, FEET, contype=0, conaffinity=1)
     edit.drop_visuals(spec)
     edit.add_floor(spec)

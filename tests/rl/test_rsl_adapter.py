@@ -16,7 +16,7 @@ from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 
 from rl.config import PPOConfig
-from rl.rsl_adapter import ReturnDeviation, RslVecEnv, make_ppo
+from rl.rsl_adapter import ReturnDeviation, RslVecEnv, make_ppo, within
 from rl.rsl_speed import MIN_ROWS, DiagonalGaussian, ShuffledStorage, split_rows
 from tasks.env import make_env
 
@@ -127,6 +127,34 @@ def test_deviation_is_that_of_all_discounted_returns():
 def test_deviation_of_equal_returns_is_one():
     deviation = ReturnDeviation(4, GAMMA, "cpu")
     assert deviation.add(torch.full((4,), 1e6), torch.tensor([False, True, False, True])).item() == 1.0
+
+
+def test_one_world_in_the_air_does_not_set_the_scale_of_all():
+    """A reward of a million in the first step, of 256 worlds: the deviation stays near that of the others. Later
+    outliers change nothing either; a reward that is not finite is still seen."""
+    generator = torch.Generator().manual_seed(0)
+    calm, thrown = ReturnDeviation(256, GAMMA, "cpu"), ReturnDeviation(256, GAMMA, "cpu")
+    done = torch.ones(256, dtype=torch.bool)
+    for step in range(20):
+        reward = torch.randn(256, generator=generator)
+        expected = calm.add(reward, done)
+        if step in (0, 10):
+            reward[7] = -1e6
+        found = thrown.add(reward, done)
+        assert found.item() == pytest.approx(expected.item(), rel=0.3 if step == 0 else 0.15)
+    assert within(torch.tensor([-1e6, 3.0, torch.inf])).tolist() == [-10.0, 3.0, torch.inf]
+    assert within(torch.tensor([torch.nan])).isnan().all()
+
+
+def test_a_rare_reward_is_no_outlier_for_long():
+    """One world in a hundred is paid 100 in a step: soon the scale is that of such returns."""
+    deviation, generator = ReturnDeviation(100, GAMMA, "cpu"), torch.Generator().manual_seed(0)
+    done = torch.ones(100, dtype=torch.bool)
+    for _ in range(200):
+        reward = torch.zeros(100)
+        reward[torch.randint(100, (1,), generator=generator)] = 100.0
+        found = deviation.add(reward, done)
+    assert found.item() == pytest.approx(torch.tensor([100.0, *[0.0] * 99]).std(correction=0).item(), rel=0.05)
 
 
 def test_learning_does_not_depend_on_the_scale_of_the_reward(env):
