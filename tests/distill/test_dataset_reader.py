@@ -140,7 +140,8 @@ def flipped(root: Path) -> None:
     """One bit of one number, which would be another number without the page's checksum."""
     data = bytearray((root / DATA).read_bytes())
     column = pq.ParquetFile(root / DATA).metadata.row_group(0).column(0)
-    data[column.dictionary_page_offset + 60] ^= 1
+    start = column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
+    data[start + column.total_compressed_size - 3] ^= 1  # within the values of the last page: headers have no checksum
     (root / DATA).write_bytes(bytes(data))
 
 
