@@ -36,7 +36,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "num_envs": 512,
         "steps_per_env": 16,
         "iterations": 90,
-        "ppo": {"num_learning_epochs": 2, "hidden_dims": (64, 64), "gamma": 0.99},
+        "ppo": {"hidden_dims": (64, 64), "gamma": 0.99},
     },
     "ball-balance": {
         "num_envs": 512,
