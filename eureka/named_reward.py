@@ -17,7 +17,7 @@ from tasks.task import Task
 
 REWARD_KINDS = ("human", "sparse", "zero")
 SAMPLE_WORLDS = (64, 192)
-"""Batch sizes that a program is tried at; the same as in a search."""
+"""Batch sizes that a program is tried at, in a search too."""
 
 
 def judge(task: Task, text: str, origin: str) -> Verdict:

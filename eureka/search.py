@@ -29,6 +29,7 @@ from eureka.designers.base import Ask, DesignContext, Designer, Message
 from eureka.disk import Patience, network_line
 from eureka.executors.base import Executor
 from eureka.listener import Listener
+from eureka.named_reward import SAMPLE_WORLDS
 from eureka.proposing import Gate, first_ask, propose, stored_graph
 from eureka.report import write_report
 from eureka.report_story import first_line
@@ -48,7 +49,6 @@ __all__ = ["CONFIG_FILE", "Listener", "SearchConfig", "SearchResult", "load_conf
 
 REPORT_PAUSE, GENERATION_PAUSE = 20.0, 4.0
 """Between two pages at least this many times as long as one takes to write; less where a generation has ended."""
-_SAMPLE_WORLDS = (64, 192)  # the two batch sizes that a program is tried at
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Search:
         self.archive = Archive(folder / DATABASE, patience=self.patience)
         self.trainer = Trainer(folder, config, self.archive, executor, listener, self._report)
         self.view = prompts.TaskView.of(self.task, self.train_config, halving.announced(self.trainer.rungs))
-        states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in _SAMPLE_WORLDS]
+        states = [sample_signals(self.task, worlds, seed=config.seed + worlds) for worlds in SAMPLE_WORLDS]
         self.gate = Gate(self.task.signal_table, tuple(states), self.train_config.num_envs)
         self.twins = Twins(folder)
         self.scales = {name: tensor.std(dim=0).tolist() for name, tensor in states[-1].items()}

@@ -240,6 +240,7 @@ def test_the_prompt_tells_by_what_a_policy_learns() -> None:
     text = prompts.learning(config_for(task, {"num_envs": 100, "steps_per_env": 10, "iterations": 30}), 0.02)
     assert "0.03 million steps" in text and "100 worlds" in text
     assert "about 2 s ahead" in text  # 0.02 s / (1 - 0.99)
+    assert "standard deviation 0.6 at the start" in text and "measured without" in text
     view = prompts.TaskView.of(task, config_for(task, {"iterations": 7, "ppo": {"gamma": 0.9}}))
     told = prompts.initial_messages(view)[1].content
     assert "7 rollouts" in told and "0.2 s ahead" in told
