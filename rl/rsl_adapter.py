@@ -32,10 +32,11 @@ OBSERVATION_GROUP = "policy"
 
 EQUAL_RETURNS = 1e-6
 """A deviation below this is rounding: a constant reward has none."""
-OUTLIER = 10.0
+OUTLIER = 100.0
 """Deviations. A return farther from the median of its step counts as one at this distance, and a reward is no larger
-for PPO (as in Stable-Baselines3's VecNormalize): one world that a contact threw into the air would otherwise set the
-scale of all rewards for the rest of a training."""
+for PPO (as in Stable-Baselines3's VecNormalize, at 10): one world that a contact threw into the air would otherwise set
+the scale of all rewards for the rest of a training. What more than one return in 100^2 shows, such as a rare bonus
+beside small costs, comes to count in full: each step that it is drawn in makes the deviation larger."""
 NORMAL_RANGE = 3.29
 """From the 5 % to the 95 % quantile of a normal distribution, in deviations."""
 
