@@ -174,7 +174,7 @@ def _bounded_client(openai: Any, redaction: Redaction, trust_env: bool) -> Any:
                     if timer.expired:
                         raise library.ReadTimeout("the time is up", request=request) from error
                     raise
-                body, problem, note = _read(answer, limit, timer, library.TransportError)
+                body, problem, note = _read(answer, limit, timer, library)
             return library.Response(
                 answer.status_code,
                 headers=[
@@ -198,23 +198,26 @@ def _library(openai: Any) -> Any:
     return importlib.import_module(name.split(".")[0])
 
 
-def _read(answer: Any, limit: int, timer: _Timer, broken: type[Exception]) -> tuple[bytes, Problem | None, str]:
+def _read(answer: Any, limit: int, timer: _Timer, library: Any) -> tuple[bytes, Problem | None, str]:
     """(body, problem, note): the body of an answer up to `limit` bytes, unpacked."""
     parts: list[bytes] = []
     size = 0
     problem: Problem | None = None
     note = ""
+    late = False
     try:
         for part in answer.iter_raw():
             parts.append(part)
             size += len(part)
             if size > limit:
                 break
-    except broken as error:
+    except library.TimeoutException:  # one read of the client's own took the whole time, and our timer is yet to wake
+        late = True
+    except library.TransportError as error:
         problem, note = "network", f"the answer broke off after {size} bytes ({type(error).__name__})"
     finally:
         answer.close()
-    if timer.expired:  # a cut connection may look like the end of the body
+    if late or timer.expired:  # a cut connection may look like the end of the body
         problem, note = "timeout", f"no complete answer within {timer.limit_s:.3g} s"
     if size > limit:
         return b"".join(parts)[:HEAD_KEPT], "too_long", f"the answer is longer than {limit} bytes"

@@ -14,6 +14,7 @@ import pytest
 
 from eureka.archive import Archive
 from eureka.candidate import Status
+from eureka.designers import transport
 from eureka.designers.base import DesignerStopped
 from eureka.listener import Listener
 from tests.eureka.chat_server import KEY, Behaviour, ChatServer, reply
@@ -188,3 +189,12 @@ def test_an_archive_without_exchanges_gets_them(tmp_path: Path) -> None:
     with ChatServer(default=reply(CODE)) as server:
         judged = search_round(tmp_path, server)
     assert [str(c.status) for c in judged.values()] == [str(Status.ACCEPTED)] * 2
+
+
+def test_a_read_of_the_client_that_takes_the_whole_time_is_a_timeout_before_our_timer_wakes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(transport._Timer, "__enter__", lambda timer: timer)  # its thread is not scheduled in time
+    ends, outcome, line, _ = meet(tmp_path, FAULTS["hung in the body"])
+    assert (ends, outcome) == ("settles", "timeout")
+    assert "no complete answer within" in line
