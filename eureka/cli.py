@@ -23,6 +23,7 @@ import tyro
 
 from eureka.designers.key import withheld
 from tasks.errors import UserError, did_you_mean
+from tasks.graphics import check_mujoco_gl
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
         raise UserError(f"there is no {kind} '{name}'; `eureka` lists the commands.{did_you_mean(name, COMMANDS)}")
+    check_mujoco_gl()
     module, _, class_name = COMMANDS[name].target.partition(":")
     command_class = getattr(importlib.import_module(module), class_name)
     command = _parse(command_class, name, words[1:])
