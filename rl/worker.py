@@ -15,6 +15,7 @@ and starts programs only where the request wants a video, which is drawn and enc
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -147,7 +148,13 @@ def _log(line: str) -> None:
 
 def _start_evaluator(run_dir: Path) -> Evaluator | None:
     """The evaluating process; None, and a line, where this one cannot be forked safely."""
+    # What is imported lasts as long as the process: to search it for garbage, here and at the end, takes a quarter of a
+    # short worker's processor time, and copies pages that the fork shares.
+    gc.disable()
     import rl.train  # noqa: F401 - all that the fork needs is in memory then, and shared
+
+    gc.freeze()
+    gc.enable()
     from rewards.confine import REQUIRE_VARIABLE
     from rl.evaluator import Evaluator, can_fork
 
