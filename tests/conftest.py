@@ -13,11 +13,28 @@ from tasks.robots.menagerie import missing_reason
 NAMES = frozenset(registry.names())  # asking for them reads the metadata of all that is installed
 LONGEST = (
     "eureka/test_ray_cluster.py",
+    "eureka/test_search_killed.py",
+    "eureka/test_killed_children.py",
+    "eureka/test_kill_sweep.py",
+    "eureka/test_kill_random.py",
+    "eureka/test_kill_halving.py",
+    "eureka/test_executor_conformance.py",
+    "eureka/test_supervision.py",
+    "eureka/test_endpoint_faults.py",
+    "eureka/test_cli_runs.py",
+    "eureka/test_endpoint_key.py",
+    "eureka/test_interrupt.py",
     "test_add_a_task.py",
+    "tasks/test_two_hands.py",
+    "rl/test_evaluator.py",
+    "rl/test_worker_confined.py",
+    "rl/test_failures.py",
+    "rl/test_train.py",
+    "rl/test_worker.py",
 )
-"""Files in the order in which they are begun, the longest first (processor time, `pytest --durations=0`). The rest are
-short and follow in pytest's order, so that processes that share the tests by file (`make test`) end together. xdist
-itself begins with the files of most tests."""
+"""Files that are begun first, the longest first (`pytest --durations=0`). The others are short and follow in pytest's
+order, so that processes that share the tests by file (`make test`) end together. xdist itself would begin with the
+files of most tests, and end with the few long ones."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
