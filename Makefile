@@ -55,7 +55,8 @@ browser:  ## where there is no Chromium, and this is root with apt-get: install 
 	else echo "no Chromium here: the report is not opened in a browser; to do so: apt-get install chromium"; fi
 
 test: renderer lint  ## lint, and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -n $(TEST_PROCESSES) --dist loadfile
+	@# tests/conftest.py puts the long files first.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .

@@ -8,7 +8,9 @@ program was refused, or a search's folder is not sound; 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -23,6 +25,7 @@ import tyro
 
 from eureka.designers.key import withheld
 from tasks.errors import UserError, did_you_mean
+from tasks.graphics import check_mujoco_gl
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ COMMANDS: dict[str, Entry] = {
 }
 
 INTERRUPTED = 130
+
+# Before the interpreter takes everything apart: it then searches none of it for garbage, which is most of an exit that
+# has torch in it.
+atexit.register(gc.freeze)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,8 +99,13 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
         raise UserError(f"there is no {kind} '{name}'; `eureka` lists the commands.{did_you_mean(name, COMMANDS)}")
+    check_mujoco_gl()
     module, _, class_name = COMMANDS[name].target.partition(":")
-    command_class = getattr(importlib.import_module(module), class_name)
+    gc.disable()  # what is imported lasts: no garbage
+    try:
+        command_class = getattr(importlib.import_module(module), class_name)
+    finally:
+        gc.enable()
     command = _parse(command_class, name, words[1:])
     return 0 if command is None else command.run()
 

@@ -14,7 +14,7 @@ from rewards.graph import GraphError, read_graph
 from rewards.rebuild import refuse_excess
 from rewards.sandbox import run_trials
 from rewards.source import EXTRACTION_CODES, ExtractionError, RewardSource, extract
-from rewards.trial import TRIAL_RULES
+from rewards.trial_rules import TRIAL_RULES
 from tasks.signals import Signals, SignalTable
 
 Stage = Literal["extract", "check", "trial", "accepted"]

@@ -49,7 +49,7 @@ def record(program: Program, inputs: Sequence[tuple[str, int]]) -> dict[str, Any
         inputs: name and dims of each argument, in order.
 
     Raises:
-        Untraceable: with a code of `rewards.trial.TRIAL_RULES` and the program's line.
+        Untraceable: with a code of `rewards.trial_rules.TRIAL_RULES` and the program's line.
     """
     shapes = fresh()
     with shapes.mode, torch.no_grad():

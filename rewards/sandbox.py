@@ -338,6 +338,8 @@ import os, sys
 sys.path[:] = list(dict.fromkeys([*os.environ.pop({_PATH_VARIABLE!r}).split(os.pathsep), *sys.path]))
 """
 _BOOT = f"""{SEARCH_PATH}
+import gc
+gc.disable()  # until all that is imported is there; see rewards.trial_child
 from rewards.trial_child import main
 main()
 """

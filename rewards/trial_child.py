@@ -149,6 +149,7 @@ def _warm_up() -> None:
     prepare()
     gc.collect()
     gc.freeze()  # a fork copies a page only when it writes to it; counting references to old objects need not
+    gc.enable()
 
 
 _WARM_TABLE = [Signal(name, 3, "1", "-", "position", "") for name in ("a", "b")]

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from rl.config import PPOConfig
 from rl.record import read_json, write_atomic, write_json_atomic
-from rl.rsl_adapter import make_actor
 from tasks.errors import UserError
 from tasks.task import Task
 
@@ -184,6 +183,9 @@ def load_policy(path: Path, task: Task | None = None) -> Policy:
     With `task`, it must be the task of the checkpoint. Raises UserError if it is not, if the file is missing,
     damaged or from another version, or if meta and weights disagree.
     """
+    # Here: rsl_rl's libraries take 1.6 s to import, and a search needs the names and metas of checkpoints alone.
+    from rl.rsl_adapter import make_actor
+
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint.")

@@ -2,9 +2,9 @@
 
 Reads RUN_DIR/request.json, trains, evaluates, records a video if asked to, and leaves RUN_DIR/result.json in
 every case but a bad request and a full disk; tracebacks go to stderr and RUN_DIR/worker.log. Exit code: 0 status
-"ok"; 1 another status, with a result; 2 bad request, one line on stderr; 3 the disk is full (status "disk_full", where
-the result could be written). A training that was interrupted continues from its newest sound checkpoint with
-`--resume`. While it works, RUN_DIR/progress moves (`rl.progress`).
+"ok"; 1 another status, with a result; 2 bad request or MUJOCO_GL, one line on stderr; 3 the disk is full (status
+"disk_full", where the result could be written). A training that was interrupted continues from its newest sound
+checkpoint with `--resume`. While it works, RUN_DIR/progress moves (`rl.progress`).
 
 Fitness is measured by a process of its own (`rl.evaluator`), forked here before the request is read: it has no reward.
 
@@ -15,6 +15,7 @@ and starts programs only where the request wants a video, which is drawn and enc
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ from rl import progress
 from rl.failures import DISK_FULL, DISK_FULL_EXIT, disk_full, infrastructure
 from rl.record import RESULT, TERMINATED, TrainRequest, error_entry, make_result, read_request, write_json_atomic
 from tasks.errors import UserError
+from tasks.graphics import check_mujoco_gl
 
 if TYPE_CHECKING:
     from rl.evaluator import Evaluator
@@ -59,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_dir = Path(folders[0])
     # Called with arguments this process is another's: it is not confined for good, and has threads.
     own = arguments is None
-    evaluator = _start_evaluator(run_dir) if own else None
     try:
+        check_mujoco_gl()
+        evaluator = _start_evaluator(run_dir) if own else None
         request = read_request(run_dir)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -145,7 +148,13 @@ def _log(line: str) -> None:
 
 def _start_evaluator(run_dir: Path) -> Evaluator | None:
     """The evaluating process; None, and a line, where this one cannot be forked safely."""
+    # What is imported lasts as long as the process: to search it for garbage, here and at the end, takes a quarter of a
+    # short worker's processor time, and copies pages that the fork shares.
+    gc.disable()
     import rl.train  # noqa: F401 - all that the fork needs is in memory then, and shared
+
+    gc.freeze()
+    gc.enable()
     from rewards.confine import REQUIRE_VARIABLE
     from rl.evaluator import Evaluator, can_fork
 

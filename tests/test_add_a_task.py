@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from eureka import cli
+from eureka.executors.create import Wanted
+from tests.eureka.in_process import InProcessExecutor
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "add-a-task.md").read_text(encoding="utf-8")
@@ -39,7 +41,8 @@ class Walk:
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory) -> Walk:
-    """The commands are run in this process, as `eureka` would: a start of torch for each costs more than what they do."""
+    """The commands are run in this process, as `eureka` would, and so are the trainings of the search: a start of torch
+    for each costs more than what they do. `test_cli_runs` has the command with processes."""
     folder = tmp_path_factory.mktemp("add_a_task")
     for name, text in FILES.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -49,10 +52,11 @@ def walk(tmp_path_factory) -> Walk:
         patch.chdir(folder)
         patch.setenv("COLUMNS", "200")
         patch.setenv("OPENAI_API_KEY", "")
+        patch.setattr(Wanted, "started", lambda *_: contextlib.nullcontext(InProcessExecutor()))
         for command in COMMANDS:
             program, *arguments = shlex.split(command)
             assert program == "eureka"
-            if "reacher.py" not in command:  # installed only for the commands that name the task: those before use the file
+            if "reacher.py" not in command:  # installed for the commands that name the task: those before use the file
                 patch.syspath_prepend(installed)
             out = io.StringIO()
             with contextlib.redirect_stdout(out):

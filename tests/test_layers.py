@@ -252,6 +252,30 @@ def test_every_package_is_packaged():
             if not (ROOT / package.replace(".", "/") / "__init__.py").is_file()])  # fmt: skip
 
 
+def start_imports(module: str) -> dict[str, str]:
+    """What importing a module of ours imports, ours and foreign: name -> the module of ours that does."""
+    found, todo = {module: module}, [module]
+    for current in todo:
+        for node in tree(MODULES[current]).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                if name in MODULES and name not in found:
+                    todo.append(name)
+                found.setdefault(name, current)
+    return found
+
+
+@pytest.mark.parametrize("command", ["search", "check", "bench", "report"])
+def test_a_search_starts_without_the_libraries_of_trainings_and_tracers(command):
+    """torch._dynamo, which tensordict and optimisers import, is half of what a start of torch takes."""
+    found = start_imports(f"eureka.commands.{command}")
+    slow = [name for name in found if name.split(".")[0] in ("rsl_rl", "tensordict", "onnx") or "_dynamo" in name]
+    report([f"{found[name]} imports {name} when `eureka {command}` starts" for name in slow])
+    assert "torch" in found and "torch._dynamo" in start_imports("rewards.trial_child"), "nothing is found"
+
+
 def test_imported_distributions_are_declared():
     """Hard dependencies anywhere; those of an extra only inside a function, where they can be missing."""
     hard = {distribution_name(text) for text in PROJECT["project"]["dependencies"]}

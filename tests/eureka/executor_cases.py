@@ -6,6 +6,7 @@ that ends at once and one that takes SECONDS. It prints a line for each result.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -21,6 +22,8 @@ from eureka.executors.base import Ended, Executor, Job
 from eureka.executors.local import LocalExecutor
 from eureka.listener import Listener
 from eureka.training import Training, run_trainings
+from rewards.function import reward_graph
+from rewards.library.library import ZERO
 from rl.config import config_for
 from rl.record import TrainRequest, write_request
 from tasks.errors import UserError
@@ -54,6 +57,12 @@ def started(start: Callable[[], Any], tries: int = 3) -> Any:
             tries -= 1
             if not tries or "timed out during startup" not in str(error):
                 raise
+
+
+@functools.cache
+def zero_graph() -> dict[str, Any]:
+    """The graph of ZERO for the slider, as the gate leaves it: a worker without one starts a child that traces the text."""
+    return reward_graph(ZERO, make(str(SLIDER)).signal_table)
 
 
 def request(run_id: str, log: Path, do: str, **more: Any) -> TrainRequest:

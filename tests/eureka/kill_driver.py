@@ -8,7 +8,7 @@ after the first search. What steps and missing guards need is patched in the for
 
 An order is one line of JSON: folder, log, verdicts, and as wanted step and crossing (SIGKILL there), after_s and signal
 (sent by the parent, after the start or after the log holds the text `once`), without (a guard to leave out), plain (a
-designer that stores no exchanges), clock_s (added to the system's clock, one after the other), fill (a folder whose disk
+designer that stores no exchanges), workers (real ones), moment (SIGKILL at one of a `KillingListener`), clock_s (added to the system's clock, one after the other), fill (a folder whose disk
 is filled at the step instead), hold (stand still at the step until a second search, with after_hold, has ended). The
 answer is one line: status (of the process, negative: a signal), wall_s.
 """
@@ -36,10 +36,10 @@ from eureka import archive, best, database, disk, finals, proposing, report, sea
 from eureka.candidate import Status
 from eureka.designers.base import Ask, Exchange, ExchangeStore, Reply
 from eureka.executors.base import Ended, Job
-from eureka.listener import Listener
+from eureka.executors.local import LocalExecutor
 from rl import checkpoint
 from rl.record import make_result, read_request, write_json_atomic
-from tests.eureka.scripted import ScriptedDesigner, slider_config
+from tests.eureka.scripted import KillingListener, ScriptedDesigner, slider_config
 
 INTERRUPTED = 130
 REFUSED = 7
@@ -459,7 +459,9 @@ def _search(order: dict[str, Any]) -> int:
         search_config.start_folder(config, folder)
     designer = (PlainDesigner if order.get("plain") else PayingDesigner)(log)
     try:
-        search.run_search(folder, search_config.load_config(folder), designer, WrittenExecutor(log), Teller(log))
+        executor = LocalExecutor(2, 1) if order.get("workers") else WrittenExecutor(log)
+        listener = Teller(log, order.get("moment"))
+        search.run_search(folder, search_config.load_config(folder), designer, executor, listener)
     except KeyboardInterrupt:
         return INTERRUPTED
     except rl.record.UserError as error:
@@ -468,10 +470,11 @@ def _search(order: dict[str, Any]) -> int:
     return 0
 
 
-class Teller(Listener):
+class Teller(KillingListener):
     """Keeps what is said."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, moment: str | None) -> None:
+        super().__init__(moment)
         self.log = log
 
     def say(self, text: str) -> None:

@@ -1,23 +1,16 @@
-"""A designer with written answers, and a driver that runs a search in a process of its own.
-
-The driver is `python -m tests.eureka.scripted FOLDER LOG [MOMENT]`: it searches the slider task, appends the id of
-every ask it answers to LOG, and where MOMENT is given kills itself with SIGKILL when that moment comes.
-"""
+"""A designer with written answers, a listener that kills its search, and a search that takes seconds."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eureka.archive import Archive
 from eureka.designers.base import Ask, DesignerConfig, Reply
-from eureka.executors.local import LocalExecutor
 from eureka.listener import Listener
-from eureka.search import run_search
-from eureka.search_config import SearchConfig, load_config, start_folder
+from eureka.search_config import SearchConfig
 
 SLIDER = Path(__file__).parents[1] / "data" / "slider.py"
 
@@ -136,32 +129,3 @@ def facts(folder: Path) -> dict:
     }
     archive.close()
     return found
-
-
-def main(folder: Path, log: Path, moment: str | None) -> None:
-    """Search in `folder`, or go on with the search there."""
-    config = load_config(folder) if (folder / "search.json").exists() else slider_config()
-    if not (folder / "search.json").exists():
-        start_folder(config, folder)
-    if moment == "report":
-        _kill_in_report()
-    run_search(folder, config, ScriptedDesigner(log), LocalExecutor(2, 1), KillingListener(moment))
-
-
-def _kill_in_report() -> None:
-    """Kill the process at the second report it writes, before the file is there."""
-    from eureka import report
-
-    real, calls = report.write_atomic, []
-
-    def write(path: Path, data: bytes) -> None:
-        calls.append(path)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(path, data)
-
-    report.write_atomic = write
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -12,9 +13,11 @@ import pytest
 
 from eureka import cli
 from eureka.commands.places import parse_settings
+from eureka.executors.create import Wanted
 from rl import render
 from tasks.errors import UserError
 from tests.eureka.command_line import BROKEN, GOOD, SLIDER, assert_one_line
+from tests.eureka.in_process import InProcessExecutor
 
 
 @pytest.fixture(scope="module")
@@ -196,11 +199,12 @@ def test_the_report_is_written_anew(eureka, search_folder):
     assert Path("copy/report.html").stat().st_size > 5000
 
 
-def test_a_search_can_be_recorded_and_run_again(eureka, search_folder):
+def test_a_search_can_be_recorded_and_run_again(eureka, search_folder, monkeypatch):
     code, out, _ = eureka("record", search_folder, "kept")
     assert code == 0 and out.strip() == "kept"
     replies = [path.stem for path in sorted(Path("kept/replies").glob("*.md"))]
     assert replies == ["g01_c00_r0", "g01_c01_r0"]
+    monkeypatch.setattr(Wanted, "started", lambda *_: contextlib.nullcontext(InProcessExecutor()))
     small = ["-k", 2, "-n", 1, "--final-seeds", 0, "--no-video", "--slots", 2]
     code, _, _ = eureka("search", SLIDER, "--designer", "replay", "--replay-from", "kept", *small, "--out", "again")
     assert code == 0

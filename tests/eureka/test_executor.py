@@ -15,7 +15,7 @@ from rewards.library.library import ZERO
 from rl.config import config_for
 from rl.record import METRICS, TrainRequest, write_request
 from tasks.registry import make
-from tests.eureka.executor_cases import SLIDER, alive, endings, until
+from tests.eureka.executor_cases import SLIDER, alive, endings, until, zero_graph
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
@@ -26,7 +26,16 @@ def test_a_killed_worker_takes_its_evaluator_along(tmp_path, monkeypatch):
         (tmp_path / name).write_text("raise SystemExit('this file is not of eureka-skills')\n")
     monkeypatch.chdir(tmp_path)
     config = config_for(make(str(SLIDER)), {"iterations": 10_000_000})
-    request = TrainRequest(run_id="run", task=str(SLIDER), reward=ZERO, config=config, seed=0, eval_seed=1, threads=1)
+    request = TrainRequest(
+        run_id="run",
+        task=str(SLIDER),
+        reward=ZERO,
+        reward_graph=zero_graph(),
+        config=config,
+        seed=0,
+        eval_seed=1,
+        threads=1,
+    )
     write_request(request, tmp_path / "run")
     executor = LocalExecutor(1, 1)
     executor.submit(Job("run", tmp_path / "run"))

@@ -36,6 +36,7 @@ from tests.eureka.executor_cases import (
     started,
     starts,
     until,
+    zero_graph,
 )
 
 pytestmark = linux
@@ -81,7 +82,15 @@ def test_a_real_training_gives_the_same_result_everywhere(make_executor, tmp_pat
     """The task is a file, and its checkpoint is one of the task as it lies here."""
     config = config_for(make(str(SLIDER)), {"iterations": 2})
     wanted = TrainRequest(
-        run_id="run", task=str(SLIDER), reward=ZERO, config=config, seed=0, eval_seed=1, threads=1, attempt="a7"
+        run_id="run",
+        task=str(SLIDER),
+        reward=ZERO,
+        reward_graph=zero_graph(),
+        config=config,
+        seed=0,
+        eval_seed=1,
+        threads=1,
+        attempt="a7",
     )
     write_request(wanted, tmp_path / "run")
     running = make_executor(1, None)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rewards.check import check
-from rewards.trial import TRIAL_RULES, examine
+from rewards.trial import examine
+from rewards.trial_rules import TRIAL_RULES
 from tests.rewards.programs import GOOD, TABLE, program, signals
 
 BATCHES = [signals(64), signals(257)]

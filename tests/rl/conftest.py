@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rewards.function import reward_graph
 from rl.config import config_for
 from rl.record import TrainRequest
 from tasks import registry
@@ -23,6 +24,12 @@ MakeRequest = Callable[..., TrainRequest]
 @pytest.fixture
 def slider() -> Task:
     return registry.make(SLIDER)
+
+
+@pytest.fixture(scope="session")
+def graph() -> dict[str, Any]:
+    """The reward graph of HUMAN_REWARD, as the gate leaves it: a worker without one starts a child that traces the text."""
+    return reward_graph(HUMAN_REWARD, registry.make(SLIDER).signal_table)
 
 
 @pytest.fixture

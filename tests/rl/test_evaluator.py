@@ -56,7 +56,8 @@ def tried(attack):
 
 
 def test_the_fitness_is_measured_where_there_is_no_reward(make_request, tmp_path):
-    """A whole worker: the training holds the reward and writes its folder; the evaluating process does neither."""
+    """A whole worker, that traces its reward: the training holds it and writes its folder; the evaluating process does
+    neither."""
     (tmp_path / "outside").write_text("canary")
     task, run_dir = tmp_path / "task" / "looking.py", tmp_path / "run"
     task.parent.mkdir()
@@ -74,9 +75,9 @@ def test_the_fitness_is_measured_where_there_is_no_reward(make_request, tmp_path
     assert result["eval"]["episodes"] == 4
 
 
-def test_its_numbers_are_those_of_an_evaluation_here(make_request, tmp_path):
+def test_its_numbers_are_those_of_an_evaluation_here(make_request, graph, tmp_path):
     """Bit for bit, through JSON. A whole worker that has nothing to say, since this process has threads."""
-    request = make_request({"iterations": 2})
+    request = make_request({"iterations": 2}, reward_graph=graph)
     here = train.train(request, tmp_path / "here")
     write_request(request, tmp_path / "there")
     words = [sys.executable, "-m", "rl.worker", str(tmp_path / "there")]

@@ -140,7 +140,7 @@ def test_a_worker_without_room_says_so_by_its_exit_code(make_request, tmp_path, 
         assert (result["status"], result["error"]["type"], result["fitness"]) == ("disk_full", DISK_FULL, None)
 
 
-def test_a_disk_that_fills_while_a_worker_trains(make_request, tmp_path):
+def test_a_disk_that_fills_while_a_worker_trains(make_request, graph, tmp_path):
     """On a real file system: exit code 3, and the checkpoint from before is whole and can be resumed from."""
     place = tmp_path / "disk"
     place.mkdir()
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_while_a_worker_trains(make_request, tmp_path):
         pytest.skip(f"nothing can be mounted here ({done.stderr.strip()})")
     try:
         run_dir = place / "run"
-        request = make_request({"iterations": 10_000_000, "save_interval": 3})
+        request = make_request({"iterations": 10_000_000, "save_interval": 3}, reward_graph=graph)
         write_request(request, run_dir)
         process = start(run_dir)
         deadline = time.monotonic() + 300

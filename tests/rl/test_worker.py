@@ -33,8 +33,8 @@ def read_result(run_dir: Path) -> dict:
     return json.loads((run_dir / RESULT).read_text())
 
 
-def test_sigterm_leaves_a_result(make_request, tmp_path):
-    write_request(make_request({"iterations": 10_000_000}), tmp_path)
+def test_sigterm_leaves_a_result(make_request, graph, tmp_path):
+    write_request(make_request({"iterations": 10_000_000}, reward_graph=graph), tmp_path)
     process = start(tmp_path)
     metrics = tmp_path / "metrics.jsonl"
     deadline = time.monotonic() + 300

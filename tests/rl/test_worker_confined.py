@@ -103,11 +103,11 @@ def test_a_hostile_training_reaches_nothing(make_request, run_dir, video):
     assert not (run_dir.parent / "outside" / "new").exists()
 
 
-def test_a_video_is_made_under_confinement(make_request, run_dir):
+def test_a_video_is_made_under_confinement(make_request, graph, run_dir):
     """The renderer and ffmpeg are programs of their own, confined as the worker is."""
     if render.probe_renderer() not in ("egl", "osmesa"):
         pytest.skip("nothing draws here without a display")
-    write_request(make_request({"iterations": 1}, video=True), run_dir)
+    write_request(make_request({"iterations": 1}, video=True, reward_graph=graph), run_dir)
     done = start(run_dir, "-m", "rl.worker", **{REQUIRE_VARIABLE: "1"})
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads((run_dir / RESULT).read_text())
@@ -115,8 +115,8 @@ def test_a_video_is_made_under_confinement(make_request, run_dir):
     assert (run_dir / "video.mp4").stat().st_size > 1000
 
 
-def test_a_worker_that_cannot_be_confined_in_full_says_so_where_that_is_demanded(make_request, run_dir):
-    write_request(make_request({"iterations": 1}), run_dir)
+def test_a_worker_that_cannot_be_confined_in_full_says_so_where_that_is_demanded(make_request, graph, run_dir):
+    write_request(make_request({"iterations": 1}, reward_graph=graph), run_dir)
     done = start(run_dir, "-m", "rl.worker", OPENAI_API_KEY="k", **{REQUIRE_VARIABLE: "1"})
     assert done.returncode == 1
     error = json.loads((run_dir / RESULT).read_text())["error"]
