@@ -255,9 +255,7 @@ class Training:
         self.saved = checkpoint.save(self.run_dir, self.iteration, state, meta).name
 
     def _restore(self, path: Path, meta: dict[str, Any]) -> None:
-        for field, value in self.meta.items():
-            if field != "libraries" and meta.get(field) != value:
-                raise UserError(f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}.")
+        checkpoint.check_same(path, meta, self.meta)
         state = checkpoint.load_state(path, self.request.device)
         try:
             self.ppo.load(state, None, True)
