@@ -220,15 +220,23 @@ class StackedPPO:
         return losses, gradient
 
     def _adapt(self, mean: Tensor, log_std: Tensor, old_mean: Tensor) -> None:
-        """Let each learning rate follow the KL divergence from the policy that sampled."""
+        """Let each learning rate follow the KL divergence from the policy that sampled.
+
+        Before the first step of an update that is 0, or a rounding error, which rsl_rl tells apart: by chance the rate
+        rises there or stays, and not for the same seeds as in a lone training.
+        """
         if self.config.schedule != "adaptive":
             return
-        std, old_std, wanted = log_std.exp(), self._log_std.exp(), self.config.desired_kl
-        constant = (std.log() - old_std.log() + 0.5 * (old_std / std).square() - 0.5).sum(dim=-1)
-        kl = (0.5 * ((old_mean - mean) / std).square().sum(dim=-1) + constant).mean(dim=1, keepdim=True)
+        kl, wanted = self._divergence(mean, log_std.exp(), old_mean), self.config.desired_kl
         slower, faster = (self.learning_rate / 1.5).clamp(min=MIN_RATE), (self.learning_rate * 1.5).clamp(max=MAX_RATE)
         rate = torch.where((kl < wanted / 2.0) & (kl > 0.0), faster, self.learning_rate)
         self.learning_rate = torch.where(kl > wanted * 2.0, slower, rate)
+
+    def _divergence(self, mean: Tensor, std: Tensor, old_mean: Tensor) -> Tensor:
+        """KL(sampled || present) in nats, mean over the minibatch (K, 1)."""
+        old_std = self._log_std.exp()
+        constant = (std.log() - old_std.log() + 0.5 * (old_std / std).square() - 0.5).sum(dim=-1)
+        return (0.5 * ((old_mean - mean) / std).square().sum(dim=-1) + constant).mean(dim=1, keepdim=True)
 
     @torch.no_grad()
     def _descend(self, gradient: Tensor, alive: Tensor) -> None:
