@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import mujoco
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from tasks.errors import UserError, did_you_mean
 from tasks.sim_warp_device import MAX_VALUE, captured, catch_divergence, open_device, start_worlds
+from tasks.warp_room import Room
 
 ROOM_GROWTH = 2
 """Room is made this many times larger when a world ran out of it."""
@@ -52,16 +52,6 @@ _CONTACT_SENSORS = tuple(
 """Sensors of the position stage that need collision detection."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Room:
-    """How many contacts and constraints there is memory for."""
-
-    contacts: int = 64
-    """A world, pooled over the worlds; pairs of shapes that are near take a place too."""
-    constraints: int = 192
-    """Rows a world; no world can have more."""
 
 
 class WarpSimulation:
@@ -200,6 +190,12 @@ class WarpSimulation:
             )
             self._make_room(Room(contacts, constraints))
         return lost
+
+    def most_used(self) -> tuple[int, int]:
+        """Contacts or pairs of near shapes at present, of all worlds together, and rows of the world that has most.
+        Waits for the device."""
+        d = self._d
+        return int(max(d.nacon.numpy()[0], d.ncollision.numpy()[0])), int(d.nefc.numpy().max())
 
     def close(self) -> None:
         """Drop the worlds and their graphs."""
