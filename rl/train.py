@@ -149,6 +149,7 @@ class Training:
             config.num_envs,
             seed=(request.seed + 1_000_003 * self.iteration) % 2**63,
             num_threads=self.threads,
+            backend=request.backend,
             device=request.device,
         )
         self.deviation = ReturnDeviation(config.num_envs, config.ppo.gamma, request.device)
@@ -210,6 +211,9 @@ class Training:
             "surrogate_loss": losses["surrogate"],
             "steps_per_s": round(new_steps / (time.monotonic() - began), 1),
         }
+        lost = self.env.collect_overflows()
+        if lost:
+            metrics["overflow"] = lost
         self.writer.write(metrics)
         self.writer.write_apart({"iteration": self.iteration}, self.env.log_apart())
         return metrics

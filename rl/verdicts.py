@@ -108,7 +108,8 @@ def measure(
             path, episodes=episodes, seed=seed, num_threads=threads, matmul_precision=config.matmul_precision
         )
     else:
-        policy = checkpoint.load_policy(path, task).to(request.device)
+        # Whatever trained, fitness is measured by one engine: the task's own choice, MuJoCo's C engine.
+        policy = checkpoint.load_policy(path, task).to(task.default_device())
         evaluation = evaluate(task, policy, episodes=episodes, seed=seed, num_threads=threads)
     checkpoint.add_to_meta(path, fitness=evaluation.fitness, fitness_std=evaluation.fitness_std)
     return evaluation

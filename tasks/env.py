@@ -130,6 +130,10 @@ class TaskEnv:
         """Figures for people that no designer may see, since the last call; ours have none."""
         return {}
 
+    def collect_overflows(self) -> dict[str, int]:
+        """Worlds in which the simulation left out contacts since the last call, by what ran out; {} where none."""
+        return self.sim.collect_overflows()
+
     def close(self) -> None:
         """Release the simulation."""
         self.sim.close()
@@ -199,8 +203,7 @@ def make_env(
     Raises:
         UserError: the task's declaration is wrong, or the backend is unknown, not installed, or cannot use the device.
     """
-    if backend not in BACKENDS:
-        raise UserError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}")
+    check_backend(backend)
     foreign = task.build_env(num_envs, seed=seed, device=device or task.default_device())
     if foreign is not None:
         return foreign
@@ -208,6 +211,12 @@ def make_env(
     device = device or default_device(task, backend)
     make = _warp_simulation if backend == "warp" else _native_simulation
     return TaskEnv(task, make(task, num_envs, num_threads, device), seed)
+
+
+def check_backend(backend: str) -> None:
+    """Raises UserError for the name of no backend."""
+    if backend not in BACKENDS:
+        raise UserError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}")
 
 
 def default_device(task: Task, backend: str) -> str:
