@@ -31,7 +31,7 @@ from rl.population_learners import Learners
 from rl.population_member import Candidate
 from rl.population_statistics import PopulationStatistics, ReturnDeviations
 from rl.population_worlds import PopulationWorlds
-from rl.record import RESULT, TrainRequest, error_entry, make_result, write_json_atomic
+from rl.record import TrainRequest, error_entry, make_result
 from rl.rsl_adapter import within
 from rl.train import available_threads
 from rl.verdicts import (
@@ -85,6 +85,7 @@ def check_members(members: Sequence[Member]) -> None:
 def train_population(
     members: Sequence[Member],
     *,
+    results: dict[str, dict[str, Any]] | None = None,
     on_iteration: OnIteration | None = None,
     on_rewards: Callable[[], None] | None = None,
     on_damaged: Callable[[str], None] | None = None,
@@ -92,17 +93,18 @@ def train_population(
 ) -> dict[str, dict[str, Any]]:
     """Train all, evaluate those that came to their end, write result.json into each folder; run id -> result.
 
+    `results` is filled as results come, and returned: what is in it when this raises, is written too.
     on_iteration is called with a run id and each of its metrics lines, on_rewards once, when the rewards are there and
     no other process is needed any more; the rest is as for `rl.train.train`. A training with a `start_iteration` goes
     on from the checkpoint in its folder; others remove what an earlier one left. A result is written as soon as it is
-    known: of a failed candidate while others train.
+    known: of a failed training while others go on.
 
     Raises UserError if the trainings cannot share a simulation, or the task or device cannot be used.
     """
     check_members(members)
     request = members[0].request
     task = registry.make(request.task)
-    results: dict[str, dict[str, Any]] = {}
+    results = {} if results is None else results
     ready: list[tuple[Member, RewardFunction]] = []
     for member in members:
         member.run_dir.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ def train_population(
         return results
     torch.set_float32_matmul_precision(request.config.matmul_precision)
     progress.beat("worlds")
-    population = Population(task, ready, on_damaged)
+    population = Population(task, ready, results, on_damaged)
     try:
         population.run(on_iteration)
     finally:
@@ -126,8 +128,6 @@ def train_population(
     for candidate in population.candidates:
         if candidate.result is None:
             _evaluate(candidate, task, population.threads, evaluator)
-        assert candidate.result is not None
-        results[candidate.request.run_id] = candidate.result
     return results
 
 
@@ -137,8 +137,7 @@ def _evaluate(candidate: Candidate, task: Task, threads: int, evaluator: Evaluat
         path = candidate.run_dir / candidate.saved
         candidate.end("ok", measure(candidate.request, task, path, threads, evaluator))
     except UserError as error:  # of this policy: the others' can be measured
-        candidate.result = make_result(candidate.request, "error", error=error_entry("UserError", str(error)))
-        write_json_atomic(candidate.run_dir / RESULT, candidate.result)
+        candidate.take(make_result(candidate.request, "error", error=error_entry("UserError", str(error))))
 
 
 class Population:
@@ -148,9 +147,11 @@ class Population:
         self,
         task: Task,
         members: Sequence[tuple[Member, RewardFunction]],
+        results: dict[str, dict[str, Any]],
         on_damaged: Callable[[str], None] | None = None,
     ) -> None:
-        """Build everything, in the state of the checkpoints in the members' folders where they go on from some."""
+        """Build everything, in the state of the checkpoints in the members' folders where they go on from some.
+        Results of those that end go into `results`."""
         self.task = task
         self.rewards = [reward for _, reward in members]
         self.count = len(members)
@@ -174,7 +175,7 @@ class Population:
             device,
             self.threads,
         )
-        self.candidates = [Candidate(m.request, m.run_dir, task, self.worlds) for m, _ in members]
+        self.candidates = [Candidate(m.request, m.run_dir, task, self.worlds, results) for m, _ in members]
         self._alive = torch.ones(self.count, dtype=torch.bool, device=device)
         for k, candidate in enumerate(self.candidates):
             self._restore(k, candidate, on_damaged)

@@ -25,14 +25,23 @@ class Candidate:
         run_dir: Its folder.
         task: What is simulated.
         worlds: All worlds of the population, for the sizes of observation and action.
+        results: Run id -> result, where it puts its own.
     """
 
-    def __init__(self, request: TrainRequest, run_dir: Path, task: Task, worlds: PopulationWorlds) -> None:
+    def __init__(
+        self,
+        request: TrainRequest,
+        run_dir: Path,
+        task: Task,
+        worlds: PopulationWorlds,
+        results: dict[str, dict[str, Any]],
+    ) -> None:
         self.request, self.run_dir, self.task = request, run_dir, task
         self.iteration = self.env_steps = 0
         self.saved: str | None = None
         self.result: dict[str, Any] | None = None
         """Once the training has ended."""
+        self._results = results
         self.divergences: deque[tuple[int, int]] = deque(maxlen=DIVERGED_WINDOW)
         """(diverged, ended) episodes of the last iterations."""
         config = request.config.ppo
@@ -101,8 +110,7 @@ class Candidate:
         self, status: str, evaluation: Evaluation | None = None, error: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The training is over: its result, which is written."""
-        self.close()
-        self.result = training_result(
+        result = training_result(
             self.request,
             self.task.fitness_unit,
             status,
@@ -113,8 +121,14 @@ class Candidate:
             wall_s=self._wall_s,
             checkpoint=self.saved,
         )
-        write_json_atomic(self.run_dir / RESULT, self.result)
-        return self.result
+        return self.take(result)
+
+    def take(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Have this result, and write it."""
+        self.close()
+        write_json_atomic(self.run_dir / RESULT, result)
+        self.result = self._results[self.request.run_id] = result
+        return result
 
     def close(self) -> None:
         """Close the files."""
