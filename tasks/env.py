@@ -113,7 +113,7 @@ class TaskEnv:
         with self._placed():
             changed = self.task.update(self.sim, signals, self._rng)
         if self.sim.asynchronous:
-            self._reset_where(done)
+            self.reset_where(done)
             self._observation = self.task.observe(self.task.signals(self.sim))
         else:
             ended = done.nonzero(as_tuple=True)[0]
@@ -163,10 +163,10 @@ class TaskEnv:
             self.sim.memory[name] = self.sim.memory[name].index_fill(0, env_ids, 0.0)
         with self._placed():
             self.task.reset(self.sim, env_ids, self._rng)
-        self.episode_step[env_ids] = 0
+        self.episode_step.index_fill_(0, env_ids, 0)
 
-    def _reset_where(self, ended: Tensor) -> None:
-        """The same for worlds `ended` (N,) bool, without asking which these are."""
+    def reset_where(self, ended: Tensor) -> None:
+        """New episodes in worlds `ended` (N,) bool, without asking which these are; observations are not renewed."""
         worlds = ChosenWorlds(self.sim, ended)
         for name in ("actions", "previous_actions"):
             self.sim.memory[name] = torch.zeros_like(self.sim.memory[name])
