@@ -181,10 +181,11 @@ class InHandTask(Task):
         grasp, joints = self.grasp, self.grasp.joints
         rest = torch.tensor(grasp.rest_rad, device=sim.device)
         sim.constants["rest_target"] = rest
-        rest_pos = torch.zeros(joints, device=sim.device)
-        for servo, parts in enumerate(grasp.servo_joints):
-            rest_pos[list(parts)] = rest[servo] / len(parts)
-        sim.constants["rest_joint_pos"] = rest_pos
+        rest_pos = [0.0] * joints
+        for angle, parts in zip(grasp.rest_rad, grasp.servo_joints, strict=True):
+            for joint in parts:
+                rest_pos[joint] = angle / len(parts)
+        sim.constants["rest_joint_pos"] = torch.tensor(rest_pos, device=sim.device)
         limits = torch.tensor(sim.model.jnt_range[:joints], dtype=torch.float32, device=sim.device)
         sim.constants["joint_low"], sim.constants["joint_high"] = limits[:, 0].clone(), limits[:, 1].clone()
         sim.constants["hold_position"] = torch.tensor(grasp.hold_position_m, device=sim.device)

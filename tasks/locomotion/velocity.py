@@ -67,7 +67,9 @@ class VelocityTask(Task):
     def setup(self, sim: Simulation) -> None:
         """The command (vx, vy, yaw rate), for how many steps it holds yet, the feet's times; the servos' numbers."""
         for name in SERVOS:
-            sim.constants[name] = torch.as_tensor(getattr(self, name), dtype=torch.float32).to(sim.device)
+            number = getattr(self, name)
+            number = number if isinstance(number, Tensor) else torch.tensor(number, dtype=torch.float32, device="cpu")
+            sim.constants[name] = number.to(sim.device)
         n, device = sim.num_envs, sim.device
         sim.memory["command"] = torch.zeros(n, 3, device=device)
         sim.memory["command_steps"] = torch.zeros(n, dtype=torch.int64, device=device)
