@@ -10,7 +10,8 @@ import hashlib
 import inspect
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class Fresh:
     seeds: int
     threads: int
     time_limit_s: float | None
+    simulated: Mapping[str, str] = field(default_factory=dict)
+    """`backend` and `device` of the requests."""
 
     def final(self, best: Candidate, graph: dict[str, Any] | None) -> list[Training]:
         """Those of a search's best reward; without its graph each traces the program itself."""
@@ -82,6 +85,7 @@ class Fresh:
                 eval_seed=FINAL_EVAL_SEED,
                 threads=self.threads,
                 time_limit_s=self.time_limit_s,
+                **self.simulated,
             )
             trainings.append(Training(request, self.folder / request.run_id))
         return trainings
@@ -148,6 +152,8 @@ def _cache_place(training: Training, task: Task, runs: Path) -> Path:
         "threads": request.threads,
         "mujoco": mujoco.__version__,
     }
+    if request.backend != "native":
+        facts["backend"] = request.backend
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return runs / "baselines" / digest / f"{role_of(training)}_s{request.seed}"
 

@@ -341,6 +341,7 @@ class _Search:
             seeds=self.config.final_seeds,
             threads=self.config.threads,
             time_limit_s=self.config.time_limit_s,
+            simulated=self.config.simulated,
         )
         trainings = fresh.final(winner, stored_graph(self.folder, winner.candidate_id))
         trainings += fresh.baseline("human") + fresh.baseline("sparse")

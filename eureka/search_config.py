@@ -24,6 +24,7 @@ from eureka.halving import AUTOMATIC_ABOVE
 from rl.config import TrainConfig, config_for
 from rl.record import read_json, write_json_atomic
 from tasks import registry
+from tasks.env import check_backend, default_device
 from tasks.errors import UserError, did_you_mean
 
 try:
@@ -72,6 +73,10 @@ class SearchConfig:
     """Wall time one training may take."""
     threads: int = 1
     """CPU threads of each training. Part of the search, since it can change the last bits of a result."""
+    backend: str = "native"
+    """What simulates the worlds of the trainings (`tasks.env.BACKENDS`). Fitness is measured by the native one."""
+    device: str | None = None
+    """torch device of the trainings; None: what the backend runs on, each training on the device of its slot."""
     video: bool = True
     """Whether to film the best policy at the end."""
     designer: DesignerConfig = field(default_factory=DesignerConfig)
@@ -92,6 +97,7 @@ class SearchConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+        check_backend(self.backend)
         if self.halving not in get_args(Halving):
             raise UserError(f"halving is {self.halving!r}; expected one of {', '.join(get_args(Halving))}.")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
@@ -104,6 +110,12 @@ class SearchConfig:
     def halves(self) -> bool:
         """Whether candidates are stopped early."""
         return self.samples > AUTOMATIC_ABOVE if self.halving == "auto" else self.halving == "on"
+
+    @property
+    def simulated(self) -> dict[str, str]:
+        """`backend` and `device` of every training."""
+        device = self.device or default_device(registry.make(self.task), self.backend)
+        return {"backend": self.backend, "device": device}
 
     def training(self) -> TrainConfig:
         """The training of every candidate: the task's preset with `train` on top."""

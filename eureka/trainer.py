@@ -120,6 +120,7 @@ class Trainer:
                 eval_seed=finals.EVAL_SEED,
                 threads=self.config.threads,
                 time_limit_s=self.config.time_limit_s,
+                **self.config.simulated,
             ),
             self.folder / "probe",
         )
@@ -144,6 +145,7 @@ class Trainer:
             eval_seed=finals.EVAL_SEED,
             threads=self.config.threads,
             time_limit_s=self.config.time_limit_s,
+            **self.config.simulated,
         )
         return Training(request, place / name, place / f"s{seed}_{before.name}" if before else None)
 

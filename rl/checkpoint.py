@@ -161,6 +161,13 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
+def check_same(path: Path, meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises UserError unless the checkpoint with `meta` is one of the training whose `make_meta` is `wanted`."""
+    for field, value in wanted.items():
+        if field != "libraries" and meta.get(field) != value:
+            raise UserError(f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}.")
+
+
 def load_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The state in checkpoint `path`. Raises UserError if it or its meta is missing or damaged."""
     path = Path(path)

@@ -46,13 +46,21 @@ class Evaluation:
 
 
 def evaluate(
-    task: Task, policy: Callable[[Tensor], Tensor], *, episodes: int, seed: int, num_threads: int = 0
+    task: Task,
+    policy: Callable[[Tensor], Tensor],
+    *,
+    episodes: int,
+    seed: int,
+    num_threads: int = 0,
+    backend: str = "native",
+    device: str | None = None,
 ) -> Evaluation:
     """Run `policy` (observation (E, O) -> actions (E, A)) for one episode in each of `episodes` fresh worlds.
 
+    The policy has to be on `device`, which is chosen as in `tasks.env.make_env`.
     Raises UserError if the policy's actions do not fit the task, or if the task's fitness is not finite.
     """
-    env = make_env(task, episodes, seed=seed, num_threads=num_threads)
+    env = make_env(task, episodes, seed=seed, num_threads=num_threads, backend=backend, device=device)
     try:
         with torch.no_grad():
             return _run(task, env, policy, seed)

@@ -1,6 +1,6 @@
 """The process that measures fitness: forked before the request is read, it never holds a reward in any form.
 
-It loads the task, is confined as the worker is (and writes nothing), waits, evaluates the checkpoint that it is told,
+It loads the task, is confined as the worker is (and writes nothing), waits, evaluates the checkpoints that it is told,
 and answers with numbers. The worker and it speak JSON lines through two pipes; a line `{"beat": n}` says that the
 evaluation goes on. It ends with the worker, or when the worker closes the pipe.
 
@@ -133,19 +133,20 @@ def _answer(read: Callable[[], bytes], write: Callable[[bytes], object], confine
         reference = json.loads(line)["task"]
         task = registry.make(reference)
         confine(reference)
-        line = read()
-        if not line:
-            return 0
-        wanted = json.loads(line)
         torch.set_num_threads(1)  # as in a training: physics brings its own threads
-        torch.set_float32_matmul_precision(wanted.pop("matmul_precision"))
         progress.relay(lambda count: say({"beat": count}))
-        found = evaluate(task, load_policy(Path(wanted.pop("checkpoint")), task), **wanted)
+        while line := read():
+            wanted = json.loads(line)
+            torch.set_float32_matmul_precision(wanted.pop("matmul_precision"))
+            try:
+                found = evaluate(task, load_policy(Path(wanted.pop("checkpoint")), task), **wanted)
+            except UserError as error:  # of this policy
+                say({"error": str(error), "user": True})
+            else:
+                say({**dataclasses.asdict(found), "per_episode": found.per_episode.tolist()})
     except UserError as error:
         say({"error": str(error), "user": True})
     except Exception as error:
         traceback.print_exc()
         say({"error": f"{type(error).__name__}: {error}", "user": False})
-    else:
-        say({**dataclasses.asdict(found), "per_episode": found.per_episode.tolist()})
     return 0

@@ -15,7 +15,9 @@ DISK_FULL = "DiskFull"
 DEVICE_ERROR = "DeviceError"
 OUT_OF_MEMORY = "OutOfMemory"
 EVALUATOR_DIED = "EvaluatorDied"
-INFRASTRUCTURE = frozenset({DISK_FULL, DEVICE_ERROR, OUT_OF_MEMORY, EVALUATOR_DIED, TERMINATED})
+POPULATION_FAILED = "PopulationFailed"
+"""An error outside of the rewards ended trainings that share a process; trained apart, each has an end of its own."""
+INFRASTRUCTURE = frozenset({DISK_FULL, DEVICE_ERROR, OUT_OF_MEMORY, EVALUATOR_DIED, TERMINATED, POPULATION_FAILED})
 """Error types in the result of a worker that say nothing about its reward. TERMINATED: a signal ended it."""
 DISK_FULL_EXIT = 3
 """Exit code of a worker that could not write, perhaps not even its result."""

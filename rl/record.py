@@ -55,8 +55,10 @@ class TrainRequest:
     """Seed of the held-out episodes; differs from `seed`."""
     threads: int = 0
     """CPU threads of physics and of torch; 0: as many as this process may use."""
+    backend: str = "native"
+    """What simulates the worlds (`tasks.env.BACKENDS`)."""
     device: str = "cpu"
-    """torch device of the policy."""
+    """torch device of the policy, and of the worlds."""
     time_limit_s: float | None = None
     """Wall-clock limit in seconds, kept between iterations; None: no limit."""
     video: bool = False
@@ -71,8 +73,8 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         for name, kind in (("run_id", str), ("task", str), ("reward", str), ("reward_origin", str),
-                           ("device", str), ("video", bool), ("attempt", str), ("config", TrainConfig),
-                           ("reward_graph", dict | None)):  # fmt: skip
+                           ("backend", str), ("device", str), ("video", bool), ("attempt", str),
+                           ("config", TrainConfig), ("reward_graph", dict | None)):  # fmt: skip
             if not isinstance(getattr(self, name), kind):
                 wanted = getattr(kind, "__name__", kind)
                 raise UserError(f"request: {name} is {getattr(self, name)!r:.200}, expected {wanted}.")
@@ -115,6 +117,7 @@ def read_request(run_dir: Path) -> TrainRequest:
             "reward_graph": None,
             "attempt": "",
             "start_iteration": 0,
+            "backend": "native",
             **data,
         }  # requests of earlier versions have none
     values = complete_fields(data, TrainRequest, "request")
@@ -251,8 +254,8 @@ def _scalars(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
     for name, value in metrics.items():
         if name == "components":
             scalars += [(f"components/{c}", stats["mean"]) for c, stats in value.items() if stats["mean"] is not None]
-        elif name == "terminations":
-            scalars += [(f"terminations/{reason}", count) for reason, count in value.items()]
+        elif name in ("terminations", "overflow"):
+            scalars += [(f"{name}/{reason}", count) for reason, count in value.items()]
         elif name not in ("iteration", "wall_s") and isinstance(value, int | float):
             scalars.append((f"train/{name}", value))
     return scalars

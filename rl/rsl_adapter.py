@@ -155,7 +155,7 @@ def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int, threads: int
     """
     num_observations = env.env.num_observations
     actor = make_actor(num_observations, env.num_actions, config)
-    critic = _make_mlp(num_observations, 1, config, None)
+    critic = make_critic(num_observations, config)
     for model in (actor, critic):
         model.mlp = split_rows(model.mlp, threads)  # pyright: ignore[reportAttributeAccessIssue]
     storage = ShuffledStorage(
@@ -179,9 +179,18 @@ def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int, threads: int
         desired_kl=config.desired_kl,
         device=str(env.device),
     )
-    # One fused kernel per step instead of a dozen small ones per parameter.
-    ppo.optimizer = torch.optim.Adam([*actor.parameters(), *critic.parameters()], lr=config.learning_rate, fused=True)
+    ppo.optimizer = make_optimizer(actor, critic, config.learning_rate)
     return ppo
+
+
+def make_critic(num_observations: int, config: PPOConfig) -> MLPModel:
+    """The value network: observation (N, O) -> value (N, 1)."""
+    return _make_mlp(num_observations, 1, config, None)
+
+
+def make_optimizer(actor: MLPModel, critic: MLPModel, learning_rate: float) -> torch.optim.Adam:
+    """Adam on both networks, with one fused kernel per step instead of a dozen small ones per parameter."""
+    return torch.optim.Adam([*actor.parameters(), *critic.parameters()], lr=learning_rate, fused=True)
 
 
 def _make_mlp(num_inputs: int, num_outputs: int, config: PPOConfig, noise: dict | None) -> MLPModel:

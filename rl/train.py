@@ -1,15 +1,11 @@
 """One training: PPO on one reward, then held-out evaluation. What it writes is described in `rl.record`.
 
-A training ends with a status, not with an exception, when the reward program raises (reward_error) or is
-refused (rejected), a reward or the policy is not finite (nonfinite_*), most episodes end because the
-simulation diverged (diverged), or the time is up (time_limit). None of these has a fitness. No NaN is turned
-into a number anywhere; the one reward that is replaced is that of a world that diverged (see
-`rl.rsl_adapter`).
+Failures are statuses of the result (see `rl.verdicts`). No NaN is turned into a number anywhere; the one reward that
+is replaced is that of a world that diverged (see `rl.rsl_adapter`).
 """
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import deque
@@ -20,39 +16,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewards.function import RewardFunction, build_reward
+from rewards.function import RewardFunction
 from rewards.result import RewardError
 from rewards.source import RewardSource
 from rl import checkpoint, progress
-from rl.evaluate import Evaluation, evaluate
+from rl.evaluate import Evaluation
 from rl.evaluator import Evaluator
 from rl.failures import device_failure
-from rl.record import APART, RESULT, RunWriter, TrainRequest, error_entry, make_result, write_json_atomic
+from rl.record import RESULT, RunWriter, TrainRequest, write_json_atomic
 from rl.rsl_adapter import ReturnDeviation, RewardedStep, RslVecEnv, make_ppo
 from rl.statistics import TrainingStatistics
+from rl.verdicts import (
+    DIVERGED_WINDOW,
+    TrainingFailed,
+    check_divergence,
+    check_policy,
+    make_reward,
+    measure,
+    nonfinite_reward,
+    out_of_time,
+    remove_earlier,
+    reward_error_entry,
+    training_result,
+)
 from tasks import registry
 from tasks.env import make_env
 from tasks.errors import UserError
 from tasks.task import Task
 
-DIVERGED_SHARE = 0.5
-"""A training ends as "diverged" when more than this share of recent episodes ended by a diverged
-simulation."""
-DIVERGED_WINDOW = 10
-"""Recent: the last so many iterations,"""
-DIVERGED_MIN_EPISODES = 16
-"""and at least so many episodes, so that one bad world at the start does not end a training."""
-
 OnIteration = Callable[[dict[str, Any]], None]
-
-
-class TrainingFailed(Exception):
-    """A training came to an end that has a status of its own."""
-
-    def __init__(self, status: str, kind: str, message: str, line: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.error = error_entry(kind, message, line)
 
 
 def train(
@@ -80,14 +72,10 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
     resume = resume or request.start_iteration > 0
     task = registry.make(request.task)
-    _remove_earlier(run_dir, all_of_it=not resume)
-    try:
-        limit_s = request.config.compile_reward_s or None
-        reward = build_reward(request.reward, task.signal_table, request.reward_graph, compile_limit_s=limit_s)
-    except RewardError as error:
-        return _refused(request, run_dir, task, "reward_error", reward_error_entry(error))
-    except UserError as error:
-        return _refused(request, run_dir, task, "rejected", error_entry("UserError", str(error)))
+    remove_earlier(run_dir, all_of_it=not resume)
+    reward = make_reward(request, task, run_dir)
+    if isinstance(reward, dict):
+        return reward
     if on_reward is not None:
         on_reward()
     torch.set_float32_matmul_precision(request.config.matmul_precision)
@@ -113,8 +101,7 @@ def _run(training: Training, on_iteration: OnIteration | None, evaluator: Evalua
                 training.save(metrics["fitness"])
             if not last and request.time_limit_s is not None and training.elapsed_s() > request.time_limit_s:
                 training.save(metrics["fitness"])
-                message = f"time limit of {request.time_limit_s:g} s reached after {training.iteration} iterations"
-                raise TrainingFailed("time_limit", "TimeLimit", message)
+                raise out_of_time(request.time_limit_s, training.iteration)
     except TrainingFailed as failure:
         return training.result(failure.status, error=failure.error)
     except RewardError as error:
@@ -123,16 +110,7 @@ def _run(training: Training, on_iteration: OnIteration | None, evaluator: Evalua
         return training.result("reward_error", error=reward_error_entry(error, training.iteration + 1))
     assert training.saved is not None, "the last iteration is always saved"
     path = training.run_dir / training.saved
-    episodes, seed, threads = config.eval_episodes, request.eval_seed, training.threads
-    if evaluator is not None:
-        precision = config.matmul_precision
-        evaluation = evaluator.evaluate(
-            path, episodes=episodes, seed=seed, num_threads=threads, matmul_precision=precision
-        )
-    else:
-        policy = checkpoint.load_policy(path, training.task).to(request.device)
-        evaluation = evaluate(training.task, policy, episodes=episodes, seed=seed, num_threads=threads)
-    checkpoint.add_to_meta(path, fitness=evaluation.fitness, fitness_std=evaluation.fitness_std)
+    evaluation = measure(request, training.task, path, training.threads, evaluator)
     return training.result("ok", evaluation)
 
 
@@ -171,6 +149,7 @@ class Training:
             config.num_envs,
             seed=(request.seed + 1_000_003 * self.iteration) % 2**63,
             num_threads=self.threads,
+            backend=request.backend,
             device=request.device,
         )
         self.deviation = ReturnDeviation(config.num_envs, config.ppo.gamma, request.device)
@@ -219,7 +198,7 @@ class Training:
             collected = self.statistics.collect()
             noise_std = float(self.ppo.actor.output_std.mean())
         self._divergences.append((collected["diverged"], collected.pop("ended")))
-        self._check_divergence()
+        check_divergence(self.iteration, self._divergences)
         self._wall_s = self._wall_before + self.elapsed_s()
         metrics = {
             "iteration": self.iteration,
@@ -232,6 +211,9 @@ class Training:
             "surrogate_loss": losses["surrogate"],
             "steps_per_s": round(new_steps / (time.monotonic() - began), 1),
         }
+        lost = self.env.collect_overflows()
+        if lost:
+            metrics["overflow"] = lost
         self.writer.write(metrics)
         self.writer.write_apart({"iteration": self.iteration}, self.env.log_apart())
         return metrics
@@ -258,32 +240,12 @@ class Training:
         names = [
             name for name in steps[0].components if any(_nonfinite(s.components[name], s) for s in steps)
         ]  # fmt: skip
-        where = f"components: {', '.join(names)}" if names else "every component is finite, only the total is not"
-        raise TrainingFailed(
-            "nonfinite_reward",
-            "NonFiniteReward",
-            f"iteration {self.iteration + 1}: {count} of {bad.numel()} rewards are not finite; {where}",
-        )
+        raise nonfinite_reward(self.iteration + 1, count, bad.numel(), names)
 
     def _check_policy(self, losses: dict[str, float]) -> None:
         parameters = [*self.ppo.actor.parameters(), *self.ppo.critic.parameters()]
         finite = torch.stack([p.detach().isfinite().all() for p in parameters]).all()
-        bad = [f"{name} loss" for name, value in losses.items() if not math.isfinite(value)]
-        if not bool(finite):
-            bad.append("network weights")
-        if bad:
-            message = f"iteration {self.iteration}: not finite after the update: {', '.join(bad)}"
-            raise TrainingFailed("nonfinite_policy", "NonFinitePolicy", message)
-
-    def _check_divergence(self) -> None:
-        diverged = sum(d for d, _ in self._divergences)
-        ended = sum(e for _, e in self._divergences)
-        if ended >= DIVERGED_MIN_EPISODES and diverged > DIVERGED_SHARE * ended:
-            message = (
-                f"iteration {self.iteration}: the simulation diverged in {diverged} of the last {ended} "
-                "episodes; the reward drives the robot to states that the physics cannot follow"
-            )
-            raise TrainingFailed("diverged", "Diverged", message)
+        check_policy(self.iteration, losses, bool(finite))
 
     def save(self, fitness: float | None) -> None:
         """Write a checkpoint. `fitness`: of the training episodes of the iteration, for the meta file."""
@@ -297,9 +259,7 @@ class Training:
         self.saved = checkpoint.save(self.run_dir, self.iteration, state, meta).name
 
     def _restore(self, path: Path, meta: dict[str, Any]) -> None:
-        for field, value in self.meta.items():
-            if field != "libraries" and meta.get(field) != value:
-                raise UserError(f"{path}: cannot resume, its {field} is {meta.get(field)!r}, the request's {value!r}.")
+        checkpoint.check_same(path, meta, self.meta)
         state = checkpoint.load_state(path, self.request.device)
         try:
             self.ppo.load(state, None, True)
@@ -312,30 +272,16 @@ class Training:
         self, status: str, evaluation: Evaluation | None = None, error: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The result of the training as it stands."""
-        values: dict[str, Any] = {"error": error, "fitness_unit": self.task.fitness_unit}
-        if evaluation is not None:
-            values |= {
-                "fitness": evaluation.fitness,
-                "fitness_std": evaluation.fitness_std,
-                "eval": {
-                    "episodes": len(evaluation.per_episode),
-                    "episode_length_s": evaluation.episode_length_s,
-                    "terminations": evaluation.terminations,
-                    "truncations": evaluation.truncations,
-                    "diverged": evaluation.diverged,
-                    "seed": evaluation.seed,
-                    "behaviour": evaluation.behaviour,
-                },
-            }
-        return make_result(
+        return training_result(
             self.request,
+            self.task.fitness_unit,
             status,
+            evaluation,
+            error,
             env_steps=self.env_steps,
             iterations=self.iteration,
-            wall_s=round(self._wall_s, 3),
-            steps_per_s=round(self.env_steps / self._wall_s, 1) if self._wall_s else None,
+            wall_s=self._wall_s,
             checkpoint=self.saved,
-            **values,
         )
 
     def close(self) -> None:
@@ -353,23 +299,3 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def reward_error_entry(error: RewardError, iteration: int | None = None) -> dict[str, Any]:
-    """The "error" of a result for a reward program that raised, in `iteration` or before the first."""
-    when = f" (in iteration {iteration})" if iteration is not None else ""
-    return error_entry(error.error_type, f"{error}{when}", error.line or None)
-
-
-def _refused(request: TrainRequest, run_dir: Path, task: Task, status: str, error: dict[str, Any]) -> dict[str, Any]:
-    result = make_result(request, status, error=error, fitness_unit=task.fitness_unit)
-    write_json_atomic(run_dir / RESULT, result)
-    return result
-
-
-def _remove_earlier(run_dir: Path, *, all_of_it: bool) -> None:
-    """What an earlier training left in the folder, or only the files that it did not finish."""
-    whole = ("model_*.pt", "model_*.json", RESULT, APART, "events.out.tfevents.*")
-    for pattern in (".*.part", *(whole if all_of_it else ())):
-        for path in run_dir.glob(pattern):
-            path.unlink()

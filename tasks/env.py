@@ -9,9 +9,12 @@ Axes: N worlds, O observation, A action. Gymnasium's terms are used as Gymnasium
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +22,13 @@ from torch import Tensor
 from tasks.errors import UserError, did_you_mean
 from tasks.signals import Signals
 from tasks.sim import Simulation
-from tasks.subset import WorldSubset
+from tasks.subset import ChosenWorlds, WorldSubset
 from tasks.task import Task, check_task
 
-BACKENDS = ("native",)
+BACKENDS = ("native", "warp")
+_ROOMS: dict[tuple[type[Task], str], Any] = {}
+"""What tasks were found to need in MuJoCo Warp, by task and device."""
+INSTALL_WARP = "pip install 'eureka-skills[gpu]'"
 
 Reward = Callable[[Signals], tuple[Tensor, dict[str, Tensor]]]
 """Signals of N worlds -> total (N,), components (N,) each."""
@@ -60,14 +66,16 @@ class TaskEnv:
         self._rng = torch.Generator(device=self.device).manual_seed(seed)
         for name in ("actions", "previous_actions"):
             sim.memory[name] = torch.zeros(self.num_envs, self.num_actions, device=self.device)
-        task.setup(sim)
+        self._all = torch.arange(self.num_envs, device=self.device)
+        with self._placed():
+            task.setup(sim)
         self._check_memory()
         self._observation = self.reset()
         self.num_observations = int(self._observation.shape[1])
 
     def reset(self) -> Tensor:
         """Start a new episode in every world. Returns the observation (N, O)."""
-        self._reset_worlds(torch.arange(self.num_envs, device=self.device))
+        self._reset_worlds(self._all)
         signals = self.task.signals(self.sim)
         self.task.signal_table.validate(signals, self.num_envs)
         self._observation = self.task.observe(signals)
@@ -102,11 +110,16 @@ class TaskEnv:
         truncated = (self.episode_step >= self.max_episode_steps) & ~terminated
         done = terminated | truncated
 
-        changed = self.task.update(self.sim, signals, self._rng)
-        ended = done.nonzero(as_tuple=True)[0]
-        if ended.numel():
-            self._reset_worlds(ended)
-        self._observation = self._observe(signals, ended if changed is None else (changed | done).nonzero()[:, 0])
+        with self._placed():
+            changed = self.task.update(self.sim, signals, self._rng)
+        if self.sim.asynchronous:
+            self.reset_where(done)
+            self._observation = self.task.observe(self.task.signals(self.sim))
+        else:
+            ended = done.nonzero(as_tuple=True)[0]
+            if ended.numel():
+                self._reset_worlds(ended)
+            self._observation = self._observe(signals, ended if changed is None else (changed | done).nonzero()[:, 0])
         return EnvStep(self._observation, signals, terminated, truncated, reasons, done)
 
     def replace_reward(self, reward: Reward) -> Reward:
@@ -116,6 +129,10 @@ class TaskEnv:
     def log_apart(self) -> dict[str, float]:
         """Figures for people that no designer may see, since the last call; ours have none."""
         return {}
+
+    def collect_overflows(self) -> dict[str, int]:
+        """Worlds in which the simulation left out contacts since the last call, by what ran out; {} where none."""
+        return self.sim.collect_overflows()
 
     def close(self) -> None:
         """Release the simulation."""
@@ -144,8 +161,23 @@ class TaskEnv:
         for name in ("actions", "previous_actions"):
             # Out of place: signals handed out earlier may hold these very tensors.
             self.sim.memory[name] = self.sim.memory[name].index_fill(0, env_ids, 0.0)
-        self.task.reset(self.sim, env_ids, self._rng)
-        self.episode_step[env_ids] = 0
+        with self._placed():
+            self.task.reset(self.sim, env_ids, self._rng)
+        self.episode_step.index_fill_(0, env_ids, 0)
+
+    def reset_where(self, ended: Tensor) -> None:
+        """New episodes in worlds `ended` (N,) bool, without asking which these are; observations are not renewed."""
+        worlds = ChosenWorlds(self.sim, ended)
+        for name in ("actions", "previous_actions"):
+            self.sim.memory[name] = torch.zeros_like(self.sim.memory[name])
+        with self._placed():
+            self.task.reset(worlds, self._all, self._rng)
+        worlds.settle()
+        self.episode_step.masked_fill_(ended, 0)
+
+    def _placed(self) -> AbstractContextManager[object]:
+        """Within it, tensors that name no device are made on the simulation's. On a CPU they are anyway."""
+        return nullcontext() if self.device == "cpu" else torch.device(self.device)
 
 
 def make_env(
@@ -162,27 +194,64 @@ def make_env(
     Args:
         task: What to simulate.
         num_envs: N.
-        seed: Of every random draw of resets; equal seeds give equal episodes.
-        num_threads: Physics threads, 0 for all cores.
-        backend: "native" (MuJoCo's C engine).
-        device: Where tensors live, the task's own choice where None; the native backend has "cpu" only.
+        seed: Of every random draw of resets; equal seeds give equal episodes on the same backend and device.
+        num_threads: Physics threads, 0 for all cores; the native backend's.
+        backend: "native" (MuJoCo's C engine) or "warp" (MuJoCo Warp, on a GPU).
+        device: Where tensors live. None: the task's own choice, or with "warp" the current CUDA device. The native
+            backend has "cpu" only.
 
     Raises:
-        UserError: the task's declaration is wrong, or the backend is unknown or cannot use the device.
+        UserError: the task's declaration is wrong, or the backend is unknown, not installed, or cannot use the device.
     """
-    if backend not in BACKENDS:
-        raise UserError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}")
-    device = device or task.default_device()
-    foreign = task.build_env(num_envs, seed=seed, device=device)
+    check_backend(backend)
+    foreign = task.build_env(num_envs, seed=seed, device=device or task.default_device())
     if foreign is not None:
         return foreign
-    if device != "cpu":
-        raise UserError(f"the native backend keeps its tensors on the CPU, not on '{device}'; use device 'cpu'.")
     check_task(task)
+    device = device or default_device(task, backend)
+    make = _warp_simulation if backend == "warp" else _native_simulation
+    return TaskEnv(task, make(task, num_envs, num_threads, device), seed)
+
+
+def check_backend(backend: str) -> None:
+    """Raises UserError for the name of no backend."""
+    if backend not in BACKENDS:
+        raise UserError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}")
+
+
+def default_device(task: Task, backend: str) -> str:
+    """torch device of the worlds where none is asked for."""
+    return "cuda" if backend == "warp" else task.default_device()
+
+
+def _native_simulation(task: Task, num_envs: int, num_threads: int, device: str) -> Simulation:
+    if device != "cpu":
+        raise UserError(
+            f"the native backend keeps its tensors on the CPU, not on '{device}'; use device 'cpu', or --backend warp."
+        )
     from tasks.sim_native import NativeSimulation
 
     model = task.build_model()
-    return TaskEnv(task, NativeSimulation(model, num_envs, task.substeps(model), num_threads), seed)
+    return NativeSimulation(model, num_envs, task.substeps(model), num_threads)
+
+
+def _warp_simulation(task: Task, num_envs: int, num_threads: int, device: str) -> Simulation:
+    missing = [name for name in ("warp", "mujoco_warp") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"the warp backend needs {' and '.join(missing)}, not installed here: {INSTALL_WARP}")
+    from tasks.sim_warp import WarpSimulation
+    from tasks.warp_room import Room, measure_room
+
+    model = task.build_model()
+    substeps = task.substeps(model)
+
+    def play(worlds: int, room: Room) -> TaskEnv:
+        return TaskEnv(task, WarpSimulation(model, worlds, substeps, device, room), seed=0)
+
+    key = (type(task), device)
+    if key not in _ROOMS:
+        _ROOMS[key] = measure_room(play, device)
+    return WarpSimulation(model, num_envs, substeps, device, _ROOMS[key])
 
 
 def sample_signals(task: Task, num_envs: int, num_steps: int = 50, seed: int = 0, num_threads: int = 0) -> Signals:

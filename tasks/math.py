@@ -110,6 +110,14 @@ def quat_to_rotation_vector(q: Tensor) -> Tensor:
     return torch.where(q[..., :1] < 0.0, -1.0, 1.0) * scale * q[..., 1:]
 
 
+@functools.cache
+def constant(values: tuple, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Numbers (nested tuples) as a tensor that is made once for a device and shared: do not write into it. To make it
+    anew in every step would have the host wait for a GPU each time."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
     """Uniform float32 samples in [low, high) from a seeded generator, on the generator's device."""
     return torch.rand(shape, generator=rng, device=rng.device) * (high - low) + low

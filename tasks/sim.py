@@ -3,7 +3,7 @@
 Positions, velocities and sensors describe the state AFTER the last `step` or `forward`; nothing is one substep
 stale. Controls are those of the last `set_ctrl`.
 
-Axes: N worlds, nq/nv/nu as in MuJoCo. Tensors are float32 on `device`.
+Axes: N worlds, nq/nv/nu as in MuJoCo. Tensors are float32 on `device`; those handed out never change later.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ class SimulationState(Protocol):
 
     num_envs: int
     device: str
+    asynchronous: bool
+    """Whether a step is work queued for a device. Whoever looks at a tensor's values then waits for all of it, so
+    worlds are chosen by masks, never by a list of their numbers."""
     model: mujoco.MjModel
     physics_dt_s: float
     """Duration of one substep."""
@@ -60,8 +63,9 @@ class Simulation(SimulationState, Protocol):
     """The task's own per-world tensors (N, ...): previous action, command, goal. Replace a tensor to change it, never
     write into it: signals that were handed out earlier may hold it."""
 
-    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        """Put worlds env_ids (n,) into a new state, qpos (n, nq), qvel (n, nv), at time 0 with nothing remembered."""
+    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor, where: Tensor | None = None) -> None:
+        """Put worlds env_ids (n,) into a new state, qpos (n, nq), qvel (n, nv), at time 0 with nothing remembered.
+        `where` (n,) bool: only those of them."""
         ...
 
     def set_ctrl(self, ctrl: Tensor) -> None:
@@ -74,6 +78,11 @@ class Simulation(SimulationState, Protocol):
 
     def forward(self, env_ids: Tensor | None = None) -> None:
         """Recompute sensors of worlds env_ids (n,), or of all, for their present state."""
+        ...
+
+    def collect_overflows(self) -> dict[str, int]:
+        """Worlds in which the backend left out contacts or constraints for want of memory since the last call, by what
+        ran out; {} where none. It may wait for the device: for the ends of rollouts."""
         ...
 
     def close(self) -> None:

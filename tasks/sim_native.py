@@ -52,6 +52,8 @@ class NativeSimulation:
         UserError: num_envs or substeps is not positive.
     """
 
+    asynchronous = False
+
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, num_threads: int = 0) -> None:
         if num_envs < 1 or substeps < 1:
             raise UserError(f"num_envs={num_envs}, substeps={substeps}; both must be at least 1.")
@@ -116,8 +118,10 @@ class NativeSimulation:
         self._stage = max(self._stage, stage, mujoco.mjtStage.mjSTAGE_VEL, key=int)
         self.forward()
 
-    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor, where: Tensor | None = None) -> None:
         """Put worlds into a new state: time, controls, activations and warm starts are cleared first."""
+        if where is not None:
+            env_ids, qpos, qvel = env_ids[where], qpos[where], qvel[where]
         ids = env_ids.cpu().numpy().astype(np.int32)
         if ids.size == 0:
             return
@@ -150,6 +154,10 @@ class NativeSimulation:
         if self._stage != mujoco.mjtStage.mjSTAGE_NONE:
             ids = None if env_ids is None else np.sort(env_ids.cpu().numpy().astype(np.int32))
             self._batch.forward(ids, stage=int(self._stage))
+
+    def collect_overflows(self) -> dict[str, int]:
+        """Nothing: the C engine takes the memory that a world needs."""
+        return {}
 
     def close(self) -> None:
         """Drop the worlds and their threads."""

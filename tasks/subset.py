@@ -1,4 +1,4 @@
-"""Some worlds of a simulation, as a simulation of their own to read from.
+"""Some worlds of a simulation: as a simulation of their own to read from, or as the only ones that may be changed.
 
 After a step only the worlds that started anew (or got a new goal) need their signals again; a task's `signals`
 reads those from here. Every number is the one that the whole simulation would give, but for the last bit of the few
@@ -10,10 +10,12 @@ Axes: n worlds out of N.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from tasks.sim import SimulationState
+from tasks.sim import Simulation, SimulationState
 
 
 class WorldSubset:
@@ -24,6 +26,7 @@ class WorldSubset:
         self._ids = env_ids
         self.num_envs = len(env_ids)
         self.device = sim.device
+        self.asynchronous = sim.asynchronous
         self.model = sim.model
         self.physics_dt_s = sim.physics_dt_s
         self.substeps = sim.substeps
@@ -65,3 +68,34 @@ class _Rows(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._memory)
+
+
+class ChosenWorlds:
+    """All worlds of `sim`, of which a reset changes only the chosen (N,) bool: a `tasks.sim.Simulation`.
+
+    A task draws a start for every world, and what it gives to the others is left out. So nobody has to know which were
+    chosen, which a device would have to be waited for. What was replaced in `memory` is put right by `settle`.
+    """
+
+    def __init__(self, sim: Simulation, chosen: Tensor) -> None:
+        self._sim = sim
+        self._chosen = chosen
+        self._before = dict(sim.memory)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sim, name)
+
+    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor, where: Tensor | None = None) -> None:
+        """Put the chosen of worlds env_ids (n,) into a new state."""
+        chosen = self._chosen[env_ids]
+        self._sim.set_state(env_ids, qpos, qvel, chosen if where is None else chosen & where)
+
+    def settle(self) -> None:
+        """Give the other worlds back what they remembered."""
+        for name, now in self._sim.memory.items():
+            before = self._before.get(name)
+            if before is not None and before is not now:
+                chosen = self._chosen.view(-1, *[1] * (now.ndim - 1))
+                self._sim.memory[name] = torch.where(chosen, now, before)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 IMPORT_DOORS = {
     "mujoco.batch": ("tasks/sim_native.py",),
     "mujoco_warp": ("tasks/sim_warp.py",),
-    "warp": ("tasks/sim_warp.py",),
+    "warp": ("tasks/sim_warp.py", "tasks/sim_warp_device.py"),
     "isaaclab": ("tasks/isaaclab/launch.py",),
     "mujoco_menagerie": ("tasks/robots/menagerie.py",),
     "subprocess": ("rewards/sandbox.py", "rewards/probe.py", "eureka/executors/"),

@@ -21,7 +21,7 @@ from rl.evaluate import evaluate
 from rl.export import export_onnx, require_fit
 from rl.video import record_video
 from tasks import registry
-from tasks.env import make_env
+from tasks.env import check_backend, default_device, make_env
 from tasks.errors import UserError
 from tasks.task import Task
 
@@ -40,6 +40,10 @@ class Evaluate:
     """Seed of the episodes."""
     threads: int = 0
     """CPU threads; 0 takes all cores."""
+    backend: str = "native"
+    """What simulates the worlds: native (MuJoCo on the CPU) or warp (MuJoCo Warp on a GPU)."""
+    device: str | None = None
+    """torch device of worlds and policy; the backend's own when not given."""
     json: bool = False
     """Print JSON."""
 
@@ -49,8 +53,10 @@ class Evaluate:
             if getattr(self, name) < least:
                 raise UserError(f"--{name} is {getattr(self, name)}; expected at least {least}.")
         checkpoint, policy, task = _load(self.run_or_checkpoint)
-        policy.to(task.default_device())
-        found = evaluate(task, policy, episodes=self.episodes, seed=self.seed, num_threads=self.threads)
+        check_backend(self.backend)
+        where: dict[str, Any] = {"backend": self.backend, "device": self.device or default_device(task, self.backend)}
+        policy.to(where["device"])
+        found = evaluate(task, policy, episodes=self.episodes, seed=self.seed, num_threads=self.threads, **where)
         if self.json:
             data = dataclasses.asdict(found) | {"per_episode": found.per_episode.tolist()}
             print(

@@ -77,6 +77,10 @@ class Search:
     """Trainings at the same time; as many as fit the cores when not given."""
     threads: int = 1
     """CPU threads of each training."""
+    backend: str = "native"
+    """What simulates the worlds: native (MuJoCo on the CPU) or warp (MuJoCo Warp on a GPU)."""
+    device: str | None = None
+    """torch device of the trainings; each has the GPU of its slot when not given."""
     time_limit_s: float | None = 3600.0
     """Seconds one training may take."""
     no_progress_s: float | None = NO_PROGRESS_S

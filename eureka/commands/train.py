@@ -23,6 +23,7 @@ from rl.record import REQUEST, RESULT, TrainRequest, read_request, write_json_at
 from rl.train import train
 from rl.video import record_video
 from tasks import registry
+from tasks.env import check_backend, default_device
 from tasks.errors import UserError, did_you_mean
 from tasks.task import Task
 
@@ -45,6 +46,10 @@ class Train:
     """Any other training setting, as in --set ppo.gamma=0.98."""
     threads: int = 0
     """CPU threads; 0 takes all cores."""
+    backend: str = "native"
+    """What simulates the worlds: native (MuJoCo on the CPU) or warp (MuJoCo Warp on a GPU)."""
+    device: str | None = None
+    """torch device of worlds and policy, as in cuda:1; the backend's own when not given."""
     time_limit_s: float | None = None
     """Seconds after which the training ends, without a fitness."""
     out: Path | None = None
@@ -93,6 +98,7 @@ class Train:
             raise UserError(f"eureka train needs a task; known: {', '.join(registry.names())}, or a Python file.")
         if self.seed < 0 or self.threads < 0:
             raise UserError(f"--seed is {self.seed}, --threads is {self.threads}; expected numbers of at least 0.")
+        check_backend(self.backend)
         task = registry.make(self.task)
         task.check_runnable()
         settings = with_settings(parse_settings(self.set), iterations=self.iterations, num_envs=self.num_envs)
@@ -110,7 +116,8 @@ class Train:
             reward_origin=reward.origin,
             config=config,
             seed=self.seed,
-            device=task.default_device(),
+            backend=self.backend,
+            device=self.device or default_device(task, self.backend),
             eval_seed=EVAL_SEED,
             threads=self.threads,
             time_limit_s=self.time_limit_s,
@@ -177,6 +184,9 @@ class _Bar:
             self.fitness = metrics["fitness"]
         fitness = "no episode has ended yet" if self.fitness is None else f"fitness {self.fitness:.3g} {self.unit}"
         text = f"{fitness}  {metrics['steps_per_s']:,.0f} steps/s"
+        if self.shown and metrics.get("overflow"):
+            lost = ", ".join(f"{worlds} worlds ({kind})" for kind, worlds in metrics["overflow"].items())
+            self.console.print(f"iteration {metrics['iteration']}: contacts were left out in {lost}; made more room")
         if self.console.is_terminal:
             self.progress.update(self.bar, completed=metrics["iteration"], description=text)
         elif self.shown and metrics["iteration"] % max(1, self.total // 10) == 0:

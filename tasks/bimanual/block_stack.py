@@ -16,7 +16,7 @@ from torch import Tensor
 from tasks.bimanual.grip import GripTask, grip_signals
 from tasks.bimanual.table import TABLE_TOP_M, add_table, over_table
 from tasks.bimanual.two_hands import START_POSITION_NOISE_M, action_doc, rest_pose
-from tasks.math import quat_axis, quat_rotate, uniform
+from tasks.math import constant, quat_axis, quat_rotate, uniform
 from tasks.robots.edit import add_sensors
 from tasks.robots.shadow_pair import SIDES, Reach
 from tasks.signals import Signal, Signals, SignalTable
@@ -125,9 +125,9 @@ class ShadowBlockStack(GripTask):
         """One block under each hand."""
         found = []
         for sign in (-1.0, 1.0):
-            place = torch.tensor([0.0, sign * START_FROM_MIDDLE_M, LOW_M[2]]).repeat(n, 1)
+            place = constant((0.0, sign * START_FROM_MIDDLE_M, LOW_M[2]), rng.device).repeat(n, 1)
             place[:, :2] += uniform((n, 2), -START_POSITION_NOISE_M, START_POSITION_NOISE_M, rng)
-            found += [place, torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4)]
+            found += [place, constant((1.0, 0.0, 0.0, 0.0), rng.device).expand(n, 4)]
         return torch.cat(found, dim=-1)
 
     def signals(self, sim: SimulationState) -> Signals:

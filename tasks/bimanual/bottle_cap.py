@@ -20,7 +20,7 @@ from torch import Tensor
 from tasks.bimanual.grip import GripTask, grip_signals
 from tasks.bimanual.two_hands import START_POSITION_NOISE_M, action_doc, rest_pose
 from tasks.dexterous.in_hand import solid
-from tasks.math import quat_axis, quat_rotate, uniform
+from tasks.math import constant, quat_axis, quat_rotate, uniform
 from tasks.robots.edit import add_sensors
 from tasks.robots.shadow_pair import Place, Reach
 from tasks.signals import Signal, Signals, SignalTable
@@ -124,10 +124,10 @@ class ShadowBottleCap(GripTask):
 
     def start_objects(self, n: int, rng: torch.Generator) -> Tensor:
         """Across the left palm, the cap towards the right hand (-y)."""
-        place = torch.tensor([HOLD_M[0], HOLD_M[1], HOLD_M[2] + START_ABOVE_M]).repeat(n, 1)
+        place = constant((HOLD_M[0], HOLD_M[1], HOLD_M[2] + START_ABOVE_M), rng.device).repeat(n, 1)
         place[:, 1] += uniform((n,), -START_POSITION_NOISE_M, START_POSITION_NOISE_M, rng)
         half = math.sqrt(0.5)
-        across = torch.tensor([half, 0.0, 0.0, -half]).expand(n, 4)
+        across = constant((half, 0.0, 0.0, -half), rng.device).expand(n, 4)
         return torch.cat([place, across, torch.zeros(n, 2)], dim=-1)
 
     def signals(self, sim: SimulationState) -> Signals:

@@ -21,7 +21,7 @@ from tasks.bimanual.grip import GripTask, grip_signals
 from tasks.bimanual.table import TABLE_TOP_M, add_table, over_table
 from tasks.bimanual.two_hands import START_POSITION_NOISE_M, action_doc, rest_pose
 from tasks.dexterous.in_hand import solid
-from tasks.math import quat_axis, quat_rotate, uniform
+from tasks.math import constant, quat_axis, quat_rotate, uniform
 from tasks.robots.edit import add_sensors
 from tasks.robots.shadow_pair import Reach
 from tasks.signals import Signal, Signals, SignalTable
@@ -128,9 +128,9 @@ class ShadowScissors(GripTask):
 
     def start_objects(self, n: int, rng: torch.Generator) -> Tensor:
         """Lying on the table, shut."""
-        place = torch.tensor([*START_M, TABLE_TOP_M + LEVER_HALF_THICKNESS_M]).repeat(n, 1)
+        place = constant((*START_M, TABLE_TOP_M + LEVER_HALF_THICKNESS_M), rng.device).repeat(n, 1)
         place[:, :2] += uniform((n, 2), -START_POSITION_NOISE_M, START_POSITION_NOISE_M, rng)
-        ahead = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4)
+        ahead = constant((1.0, 0.0, 0.0, 0.0), rng.device).expand(n, 4)
         return torch.cat([place, ahead, torch.zeros(n, 1)], dim=-1)
 
     def signals(self, sim: SimulationState) -> Signals:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tasks.bimanual.two_hands import START_POSITION_NOISE_M, TwoHandsTask, hand_signals
 from tasks.dexterous.in_hand import add_cube, random_rotation, solid
 from tasks.dexterous.shadow_grasp import FINGER_REST_RAD, LITTLE_PALM_REST_RAD, THUMB_REST_RAD, WRIST_REST_RAD
-from tasks.math import quat_axis, quat_conjugate, quat_multiply, quat_rotate, quat_to_rotation_vector, uniform
+from tasks.math import constant, quat_axis, quat_conjugate, quat_multiply, quat_rotate, quat_to_rotation_vector, uniform
 from tasks.signals import Signal, Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
 
@@ -99,7 +99,7 @@ class ThrowTask(TwoHandsTask):
         """Just above the right palm, turned anyhow."""
         shift = uniform((n, 3), -START_POSITION_NOISE_M, START_POSITION_NOISE_M, rng)
         shift[:, 2] += START_ABOVE_M
-        return torch.cat([torch.tensor(self.start_position_m) + shift, random_rotation(n, rng)], dim=-1)
+        return torch.cat([constant(tuple(self.start_position_m), rng.device) + shift, random_rotation(n, rng)], dim=-1)
 
     def signals(self, sim: SimulationState) -> Signals:
         """The hands', the cube from qpos and qvel, the goal from memory."""

@@ -169,11 +169,12 @@ class TwoHandsTask(Task):
         still = torch.zeros(base, device=sim.device)
         targets, positions = [], []
         for rest in (self.right_rest_rad, self.left_rest_rad):
-            joints = torch.zeros(JOINTS, device=sim.device)
-            for servo, parts in enumerate(shadow.SERVO_JOINTS):
-                joints[list(parts)] = rest[servo] / len(parts)
+            joints = [0.0] * JOINTS
+            for angle, parts in zip(rest, shadow.SERVO_JOINTS, strict=True):
+                for joint in parts:
+                    joints[joint] = angle / len(parts)
             targets += [torch.tensor(rest, device=sim.device), still]
-            positions += [still, joints]
+            positions += [still, torch.tensor(joints, device=sim.device)]
         reach = torch.full((SERVOS + base,), FINGER_REACH_RAD, device=sim.device)
         if self.reach is not None:
             reach[SERVOS:] = torch.tensor([self.reach.slide_m] * 3 + [self.reach.turn_rad] * 3, device=sim.device)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasks.math import uniform
+from tasks.math import constant, uniform
 from tasks.signals import Signal, Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
@@ -126,8 +126,8 @@ class CartpoleBalance(_Cartpole):
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """Upright, the cart up to 1 m from the centre and moving."""
         n = len(env_ids)
-        qpos = uniform((n, 2), -1.0, 1.0, rng) * torch.tensor([BALANCE_CART_M, BALANCE_POLE])
-        qvel = uniform((n, 2), -1.0, 1.0, rng) * torch.tensor([BALANCE_CART_M_S, BALANCE_POLE])
+        qpos = uniform((n, 2), -1.0, 1.0, rng) * constant((BALANCE_CART_M, BALANCE_POLE), sim.device)
+        qvel = uniform((n, 2), -1.0, 1.0, rng) * constant((BALANCE_CART_M_S, BALANCE_POLE), sim.device)
         sim.set_state(env_ids, qpos, qvel)
 
     def terminate(self, signals: Signals) -> dict[str, Tensor]:
@@ -155,9 +155,10 @@ class CartpoleSwingup(_Cartpole):
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """The pole hanging, nearly at rest, the cart near the centre."""
         n = len(env_ids)
-        hanging = torch.tensor([0.0, math.pi])
-        qpos = hanging + uniform((n, 2), -1.0, 1.0, rng) * torch.tensor([SWINGUP_CART_M, SWINGUP_POLE_RAD])
-        qvel = uniform((n, 2), -1.0, 1.0, rng) * torch.tensor([SWINGUP_CART_M_S, SWINGUP_POLE_RAD_S])
+        hanging = constant((0.0, math.pi), sim.device)
+        spread = constant((SWINGUP_CART_M, SWINGUP_POLE_RAD), sim.device)
+        qpos = hanging + uniform((n, 2), -1.0, 1.0, rng) * spread
+        qvel = uniform((n, 2), -1.0, 1.0, rng) * constant((SWINGUP_CART_M_S, SWINGUP_POLE_RAD_S), sim.device)
         sim.set_state(env_ids, qpos, qvel)
 
     def terminate(self, signals: Signals) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from tasks.math import quat_axis, quat_from_axis_angle, quat_multiply, quat_rotate_inverse, uniform
+from tasks.math import constant, quat_axis, quat_from_axis_angle, quat_multiply, quat_rotate_inverse, uniform
 from tasks.robots import x2
 from tasks.robots.edit import compile_spec
 from tasks.scene import furnish
@@ -91,13 +91,13 @@ class QuadcopterHover(Task):
         offset = torch.stack([uniform((n,), low, high, rng) for low, high in START_OFFSET_M], dim=-1)
         heading, bearing = (uniform((n,), -math.pi, math.pi, rng) for _ in range(2))
         zero = torch.zeros_like(bearing)
-        up = torch.tensor([0.0, 0.0, 1.0]).expand(n, 3)
+        up = constant((0.0, 0.0, 1.0), sim.device).expand(n, 3)
         tilt_axis = torch.stack([torch.cos(bearing), torch.sin(bearing), zero], dim=-1)
         tilt = quat_from_axis_angle(tilt_axis, uniform((n,), 0.0, START_TILT_RAD, rng))
         orientation = quat_multiply(tilt, quat_from_axis_angle(up, heading))
         velocity = uniform((n, 3), -START_SPEED_M_S, START_SPEED_M_S, rng)
         rate = uniform((n, 3), -START_RATE_RAD_S, START_RATE_RAD_S, rng)
-        position = torch.tensor(TARGET_POSITION_M) + offset
+        position = constant(TARGET_POSITION_M, sim.device) + offset
         sim.set_state(env_ids, torch.cat([position, orientation], dim=-1), torch.cat([velocity, rate], dim=-1))
 
     def signals(self, sim: SimulationState) -> Signals:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tasks.math import (
+    constant,
     quat_conjugate,
     quat_from_axis_angle,
     quat_multiply,
@@ -180,10 +181,11 @@ class InHandTask(Task):
         grasp, joints = self.grasp, self.grasp.joints
         rest = torch.tensor(grasp.rest_rad, device=sim.device)
         sim.constants["rest_target"] = rest
-        rest_pos = torch.zeros(joints, device=sim.device)
-        for servo, parts in enumerate(grasp.servo_joints):
-            rest_pos[list(parts)] = rest[servo] / len(parts)
-        sim.constants["rest_joint_pos"] = rest_pos
+        rest_pos = [0.0] * joints
+        for angle, parts in zip(grasp.rest_rad, grasp.servo_joints, strict=True):
+            for joint in parts:
+                rest_pos[joint] = angle / len(parts)
+        sim.constants["rest_joint_pos"] = torch.tensor(rest_pos, device=sim.device)
         limits = torch.tensor(sim.model.jnt_range[:joints], dtype=torch.float32, device=sim.device)
         sim.constants["joint_low"], sim.constants["joint_high"] = limits[:, 0].clone(), limits[:, 1].clone()
         sim.constants["hold_position"] = torch.tensor(grasp.hold_position_m, device=sim.device)
@@ -249,10 +251,8 @@ class InHandTask(Task):
     def update(self, sim: Simulation, signals: Signals, rng: torch.Generator) -> Tensor:
         """A new goal where one was reached."""
         reached = signals["rotation_distance"][:, 0] < self.goal_tolerance_rad
-        ids = reached.nonzero()[:, 0]
-        if len(ids):
-            goals = sim.memory["goal_orientation_w"]
-            sim.memory["goal_orientation_w"] = goals.index_copy(0, ids, self.next_goal(goals[ids], rng))
+        goals = sim.memory["goal_orientation_w"]
+        sim.memory["goal_orientation_w"] = torch.where(reached[:, None], self.next_goal(goals, rng), goals)
         return reached
 
     def terminate(self, signals: Signals) -> dict[str, Tensor]:
@@ -281,18 +281,22 @@ class InHandTask(Task):
 
 def random_rotation(n: int, rng: torch.Generator) -> Tensor:
     """Turned about y, then about x, by uniform angles: (n, 4). IsaacGymEnvs' distribution of starts and goals."""
-    x, y = (torch.tensor(axis).expand(n, 3) for axis in ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]))
+    x, y = (constant(axis, rng.device).expand(n, 3) for axis in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)))
     about_x, about_y = (uniform((n,), -math.pi, math.pi, rng) for _ in range(2))
     return quat_multiply(quat_from_axis_angle(x, about_x), quat_from_axis_angle(y, about_y))
 
 
 def servo_positions(joint_pos: Tensor, servo_joints: Sequence[Sequence[int]]) -> Tensor:
     """What each servo holds: the angle of its joint, or the sum of those it pulls together. (N, J) -> (N, A)."""
-    first = joint_pos[:, [parts[0] for parts in servo_joints]]
+    device = joint_pos.device
+    firsts, lasts = (
+        constant(tuple(parts[end] for parts in servo_joints), device, torch.int64) for end in (0, -1)
+    )  # joints
+    first = joint_pos[:, firsts]
     if all(len(parts) == 1 for parts in servo_joints):
         return first
-    coupled = torch.tensor([float(len(parts) > 1) for parts in servo_joints], device=joint_pos.device)
-    return first + coupled * joint_pos[:, [parts[-1] for parts in servo_joints]]
+    coupled = constant(tuple(float(len(parts) > 1) for parts in servo_joints), device)
+    return first + coupled * joint_pos[:, lasts]
 
 
 def mount(root: mujoco.MjsBody, position: Sequence[float], tilt_rad: float, roll_rad: float) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tasks.dexterous.in_hand import InHandTask, signal_table, solid
 from tasks.dexterous.shadow_grasp import FINGER_ORDER, JOINT_ORDER, SERVO_ORDER, shadow_grasp
-from tasks.math import quat_axis, quat_from_axis_angle, quat_multiply, uniform
+from tasks.math import constant, quat_axis, quat_from_axis_angle, quat_multiply, uniform
 from tasks.robots import shadow
 from tasks.signals import Signals
 
@@ -82,14 +82,14 @@ class ShadowPenSpin(InHandTask):
 
     def start_orientation(self, n: int, rng: torch.Generator) -> Tensor:
         """Lying, its tip to the left."""
-        vertical, side = (torch.tensor(axis).expand(n, 3) for axis in ([0.0, 0.0, 1.0], [0.0, 1.0, 0.0]))
+        vertical, side = (constant(axis, rng.device).expand(n, 3) for axis in ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0)))
         lying = quat_from_axis_angle(side, torch.full((n,), math.pi / 2))
         return quat_multiply(quat_from_axis_angle(vertical, uniform((n,), *START_HEADING_RAD, rng)), lying)
 
     def next_goal(self, previous: Tensor, rng: torch.Generator) -> Tensor:
         """One step further round the vertical."""
         n = len(previous)
-        vertical = torch.tensor([0.0, 0.0, 1.0]).expand(n, 3)
+        vertical = constant((0.0, 0.0, 1.0), previous.device).expand(n, 3)
         return quat_multiply(quat_from_axis_angle(vertical, torch.full((n,), STEP_RAD)), previous)
 
     def rotation_left(self, orientation: Tensor, goal: Tensor) -> Tensor:

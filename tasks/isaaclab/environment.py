@@ -140,6 +140,10 @@ class IsaacLabEnv:
         self._actions = torch.where(done[:, None], 0.0, self._actions)
         return EnvStep(self._observation, self._signals, terminated, truncated, self._reasons, done)
 
+    def collect_overflows(self) -> dict[str, int]:
+        """Not known of this simulator."""
+        return {}
+
     def log_apart(self) -> dict[str, float]:
         """The mean of the environment's own reward per step since the last call: for people, never for a designer."""
         total, steps = self._apart.tolist()

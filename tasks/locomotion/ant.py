@@ -123,6 +123,11 @@ class AntRun(Task):
     fitness_reduce = "mean"
     fitness_failed = 0.0
 
+    def setup(self, sim: Simulation) -> None:
+        """Middle and half width of the joints' ranges."""
+        sim.constants["joint_centre"] = JOINT_CENTRE_RAD.to(sim.device)
+        sim.constants["joint_half"] = JOINT_HALF_RAD.to(sim.device)
+
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """Near the standing pose, facing world +x."""
         n = len(env_ids)
@@ -148,7 +153,7 @@ class AntRun(Task):
             "torso_linear_velocity_b": matrix_rotate_inverse(body_to_world, velocity_w),
             "torso_angular_velocity_b": qvel[:, 3:6],
             "joint_pos": joint_pos,
-            "joint_pos_fraction": (joint_pos - JOINT_CENTRE_RAD) / JOINT_HALF_RAD,
+            "joint_pos_fraction": (joint_pos - sim.constants["joint_centre"]) / sim.constants["joint_half"],
             "joint_vel": qvel[:, 6:],
             "actions": sim.memory["actions"],
             "previous_actions": sim.memory["previous_actions"],

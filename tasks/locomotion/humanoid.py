@@ -120,13 +120,19 @@ class HumanoidRun(Task):
     fitness_reduce = "mean"
     fitness_failed = 0.0
 
+    def setup(self, sim: Simulation) -> None:
+        """Middle and half width of the joints' ranges, and the pose that an episode starts near."""
+        sim.constants["joint_centre"] = JOINT_CENTRE_RAD.to(sim.device)
+        sim.constants["joint_half"] = JOINT_HALF_RAD.to(sim.device)
+        sim.constants["start_pose"] = START_POSE_RAD.to(sim.device)
+
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """Upright with slightly bent knees, facing world +x."""
         n = len(env_ids)
         qpos = torch.zeros(n, 28)
         qpos[:, 2] = STAND_HEIGHT_M
         qpos[:, 3] = 1.0
-        qpos[:, 7:] = START_POSE_RAD + uniform((n, 21), -RESET_NOISE, RESET_NOISE, rng)
+        qpos[:, 7:] = sim.constants["start_pose"] + uniform((n, 21), -RESET_NOISE, RESET_NOISE, rng)
         sim.set_state(env_ids, qpos, uniform((n, 27), -RESET_NOISE, RESET_NOISE, rng))
 
     def signals(self, sim: SimulationState) -> Signals:
@@ -144,7 +150,7 @@ class HumanoidRun(Task):
             "torso_linear_velocity_b": matrix_rotate_inverse(body_to_world, velocity_w),
             "torso_angular_velocity_b": qvel[:, 3:6],
             "joint_pos": joint_pos,
-            "joint_pos_fraction": (joint_pos - JOINT_CENTRE_RAD) / JOINT_HALF_RAD,
+            "joint_pos_fraction": (joint_pos - sim.constants["joint_centre"]) / sim.constants["joint_half"],
             "joint_vel": qvel[:, 6:],
             "actions": sim.memory["actions"],
             "previous_actions": sim.memory["previous_actions"],

@@ -14,12 +14,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tasks.math import quat_from_axis_angle, quat_rotate_inverse, uniform
+from tasks.math import constant, quat_from_axis_angle, quat_rotate_inverse, uniform
 from tasks.signals import Signals
 from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
 
-MAX_COMMAND = torch.tensor([1.0, 0.5, 1.0])
+MAX_COMMAND = (1.0, 0.5, 1.0)
 """Largest forward speed (m/s), sideways speed (m/s) and yaw rate (rad/s) that is commanded, either way."""
 COMMAND_TIME_S = 4.0
 """A command holds so long; legged_gym's flat ANYmal C. mjlab draws 3 to 8 s."""
@@ -29,8 +29,8 @@ MAX_TILT_COS = 0.342
 """Cosine of the tilt at which the robot has fallen, 70 degrees; mjlab's velocity tasks."""
 RESET_VELOCITY = 0.1
 """m/s and rad/s, uniform; Isaac Lab's velocity tasks."""
-WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
-WORLD_DOWN = torch.tensor([0.0, 0.0, -1.0])
+WORLD_UP, WORLD_DOWN = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
+SERVOS = ("stand_pose_rad", "action_scale_rad", "stiffness_n_m", "damping_n_m_s", "torque_limit_n_m")
 
 
 class VelocityTask(Task):
@@ -65,11 +65,16 @@ class VelocityTask(Task):
     fitness_failed = -4.0
 
     def setup(self, sim: Simulation) -> None:
-        """The command (vx, vy, yaw rate), for how many steps it holds yet, and the feet's times."""
-        sim.memory["command"] = torch.zeros(sim.num_envs, 3)
-        sim.memory["command_steps"] = torch.zeros(sim.num_envs, dtype=torch.int64)
+        """The command (vx, vy, yaw rate), for how many steps it holds yet, the feet's times; the servos' numbers."""
+        for name in SERVOS:
+            number = getattr(self, name)
+            number = number if isinstance(number, Tensor) else torch.tensor(number, dtype=torch.float32, device="cpu")
+            sim.constants[name] = number.to(sim.device)
+        n, device = sim.num_envs, sim.device
+        sim.memory["command"] = torch.zeros(n, 3, device=device)
+        sim.memory["command_steps"] = torch.zeros(n, dtype=torch.int64, device=device)
         for name in self.foot_timers:
-            sim.memory[name] = torch.zeros(sim.num_envs, self.feet)
+            sim.memory[name] = torch.zeros(n, self.feet, device=device)
 
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """Near the default pose on the ground, facing anywhere, with a new command."""
@@ -77,26 +82,30 @@ class VelocityTask(Task):
         heading = uniform((n,), -torch.pi, torch.pi, rng)
         qpos = torch.zeros(n, 7 + joints)
         qpos[:, 2] = self.stand_height_m
-        qpos[:, 3:7] = quat_from_axis_angle(WORLD_UP, heading)
+        qpos[:, 3:7] = quat_from_axis_angle(constant(WORLD_UP, sim.device), heading)
         noise = uniform((n, joints), -self.reset_joint_noise_rad, self.reset_joint_noise_rad, rng)
-        qpos[:, 7:] = self.stand_pose_rad + noise
+        qpos[:, 7:] = sim.constants["stand_pose_rad"] + noise
         qvel = torch.zeros(n, 6 + joints)
         qvel[:, :6] = uniform((n, 6), -RESET_VELOCITY, RESET_VELOCITY, rng)
-        self._draw_commands(sim, env_ids, rng)
+        command, steps = self._draw_commands(n, rng)
+        sim.memory["command"] = sim.memory["command"].index_copy(0, env_ids, command)
+        sim.memory["command_steps"] = sim.memory["command_steps"].index_fill(0, env_ids, steps)
         for name in self.foot_timers:
             sim.memory[name] = sim.memory[name].index_fill(0, env_ids, 0.0)
         sim.set_state(env_ids, qpos, qvel)
 
     def act(self, sim: Simulation, actions: Tensor) -> None:
         """Joint position targets around the default pose."""
-        sim.set_ctrl(self.stand_pose_rad + self.action_scale_rad * actions)
+        sim.set_ctrl(self._servo_target(sim, actions))
 
     def update(self, sim: Simulation, signals: Signals, rng: torch.Generator) -> Tensor:
         """Keep the feet's times; draw a new command where the old one's time is up."""
         self.time_feet(sim, signals)
-        sim.memory["command_steps"] = sim.memory["command_steps"] - 1
-        due = sim.memory["command_steps"] <= 0
-        self._draw_commands(sim, due.nonzero()[:, 0], rng)
+        left = sim.memory["command_steps"] - 1
+        due = left <= 0
+        command, steps = self._draw_commands(sim.num_envs, rng)
+        sim.memory["command"] = torch.where(due[:, None], command, sim.memory["command"])
+        sim.memory["command_steps"] = torch.where(due, steps, left)
         return due
 
     def time_feet(self, sim: Simulation, signals: Signals) -> None:
@@ -106,20 +115,21 @@ class VelocityTask(Task):
     def body_signals(self, sim: SimulationState) -> Signals:
         """Signals of all but the feet. A free joint's qvel is linear in the world and angular in the body frame."""
         qpos, qvel, command, actions = sim.qpos, sim.qvel, sim.memory["command"], sim.memory["actions"]
-        orientation = qpos[:, 3:7]
+        orientation, down = qpos[:, 3:7], constant(WORLD_DOWN, qpos.device)
         low, high = self._ctrl_range(sim)  # a servo's target stays within its joint's range
-        target = (self.stand_pose_rad + self.action_scale_rad * actions).clamp(low, high)
-        torque = self.stiffness_n_m * (target - qpos[:, 7:]) - self.damping_n_m_s * qvel[:, 6:]
+        pose, _, stiffness, damping, limit = (sim.constants[name] for name in SERVOS)
+        target = self._servo_target(sim, actions).clamp(low, high)
+        torque = stiffness * (target - qpos[:, 7:]) - damping * qvel[:, 6:]
         return {
             "command_velocity_b": command[:, :2],
             "command_yaw_rate": command[:, 2:],
             "base_height": qpos[:, 2:3],
             "base_linear_velocity_b": quat_rotate_inverse(orientation, qvel[:, :3]),
             "base_angular_velocity_b": qvel[:, 3:6],
-            "projected_gravity_b": quat_rotate_inverse(orientation, WORLD_DOWN.expand(len(orientation), 3)),
-            "joint_pos_offset": qpos[:, 7:] - self.stand_pose_rad,
+            "projected_gravity_b": quat_rotate_inverse(orientation, down.expand(len(orientation), 3)),
+            "joint_pos_offset": qpos[:, 7:] - pose,
             "joint_vel": qvel[:, 6:],
-            "joint_torque": torque.clamp(-self.torque_limit_n_m, self.torque_limit_n_m),
+            "joint_torque": torque.clamp(-limit, limit),
             "actions": actions,
             "previous_actions": sim.memory["previous_actions"],
         }
@@ -152,12 +162,12 @@ class VelocityTask(Task):
         yaw_error = rate[:, 2] - signals["command_yaw_rate"][:, 0]
         return -(error[:, 0].square() + error[:, 1].square() + yaw_error.square())
 
-    def _draw_commands(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
-        """New commands for worlds env_ids (n,), which hold for COMMAND_TIME_S."""
-        n = len(env_ids)
-        command = uniform((n, 3), -1.0, 1.0, rng) * MAX_COMMAND
+    def _servo_target(self, sim: SimulationState, actions: Tensor) -> Tensor:
+        """Joint angles (N, J) that actions (N, A) ask for."""
+        return sim.constants["stand_pose_rad"] + sim.constants["action_scale_rad"] * actions
+
+    def _draw_commands(self, n: int, rng: torch.Generator) -> tuple[Tensor, int]:
+        """Commands (n, 3), and for how many steps they hold."""
+        command = uniform((n, 3), -1.0, 1.0, rng) * constant(MAX_COMMAND, rng.device)
         standing = uniform((n, 1), 0.0, 1.0, rng) < STANDING_SHARE
-        command = torch.where(standing, torch.zeros_like(command), command)
-        steps = round(COMMAND_TIME_S / self.control_dt_s)
-        sim.memory["command"] = sim.memory["command"].index_copy(0, env_ids, command)
-        sim.memory["command_steps"] = sim.memory["command_steps"].index_fill(0, env_ids, steps)
+        return torch.where(standing, torch.zeros_like(command), command), round(COMMAND_TIME_S / self.control_dt_s)

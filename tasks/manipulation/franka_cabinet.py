@@ -17,7 +17,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from tasks.math import uniform
+from tasks.math import constant, uniform
 from tasks.robots import panda
 from tasks.robots.edit import add_sensors, compile_spec
 from tasks.scene import add_box, furnish
@@ -103,8 +103,7 @@ class FrankaCabinet(Task):
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """Near the start pose, gripper open, drawer closed, nothing moving."""
         n = len(env_ids)
-        start = torch.tensor(START_JOINT_POS_RAD, device=sim.device)
-        arm = start + uniform((n, 7), -START_NOISE_RAD, START_NOISE_RAD, rng)
+        arm = constant(START_JOINT_POS_RAD, sim.device) + uniform((n, 7), -START_NOISE_RAD, START_NOISE_RAD, rng)
         qpos = torch.cat([arm, torch.full((n, 2), START_FINGER_M), torch.zeros(n, 1)], dim=-1)
         sim.memory["joint_target"] = sim.memory["joint_target"].index_copy(0, env_ids, arm)
         sim.set_state(env_ids, qpos, torch.zeros(n, sim.model.nv))

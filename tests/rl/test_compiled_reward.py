@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rewards import confine
-from rl import config, train, worker
+from rl import config, train, verdicts, worker_common
 from rl.record import RESULT, write_request
 from tasks.errors import UserError
 
@@ -33,7 +33,7 @@ def test_a_training_hands_its_limit_on(make_request, tmp_path, monkeypatch, seco
     def build(*_: object, compile_limit_s: float | None) -> None:
         raise UserError(f"limit {compile_limit_s}")
 
-    monkeypatch.setattr(train, "build_reward", build)
+    monkeypatch.setattr(verdicts, "build_reward", build)
     result = train.train(make_request({"iterations": 1, "compile_reward_s": seconds}), tmp_path)
     assert result["error"]["message"] == f"limit {limit}"
 
@@ -44,7 +44,7 @@ def test_a_worker_may_start_programs_only_where_it_compiles(make_request, tmp_pa
         monkeypatch.setenv(name, "")  # put back afterwards
     granted: dict[str, object] = {}
     monkeypatch.setattr(confine, "confine", lambda _, **grants: granted.update(grants))
-    worker._confine(make_request({"compile_reward_s": seconds}), tmp_path)
+    worker_common.confine_worker([make_request({"compile_reward_s": seconds})], [tmp_path])
     assert granted["programs"] is (seconds > 0)
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == (str(tmp_path / "compiled") if seconds else "")
 

@@ -118,7 +118,8 @@ def test_behaviour_of_wide_signals_and_long_episodes():
     for step in range(100):
         even = float(step) if step % 2 == 0 else 1e6
         behaviour.add(
-            {"four": torch.tensor([[even, 0.0, torch.nan, 1.0]]), "five": torch.full((1, 5), even)}, torch.tensor([True])
+            {"four": torch.tensor([[even, 0.0, torch.nan, 1.0]]), "five": torch.full((1, 5), even)},
+            torch.tensor([True]),
         )
     found = behaviour.quantiles()
     seen = [float(step) for step in range(0, 100, 2)]

@@ -73,7 +73,7 @@ def test_an_error_of_ours_is_a_result_with_a_traceback_beside_it(make_request, t
     def broken(*args, **kwargs):
         raise ZeroDivisionError("in the middle")
 
-    monkeypatch.setattr("rl.train.evaluate", broken)
+    monkeypatch.setattr("rl.verdicts.evaluate", broken)
     result = worker.run(make_request({"iterations": 1}), tmp_path)
     assert result["status"] == "error"
     assert result["error"] == {"type": "ZeroDivisionError", "message": "in the middle", "line": None}
