@@ -14,7 +14,7 @@ Axes: N worlds, T history, S state, H action horizon, A action, L context tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from distill.checkpoint import META, Backbone, StoredHead, load_head, save_head
 from distill.embodiments import Embodiment
 from distill.encoder import ContextEncoder, ScratchEncoder
 from distill.policy import ChunkedPolicy
+from distill.told import Words, told_words
 from rl.config import check_types, complete_fields
 from tasks import registry
 from tasks.env import TaskEnv
@@ -142,27 +143,6 @@ def is_generalist(place: Path) -> bool:
     return (Path(place) / META).is_file()
 
 
-Words = Callable[[TaskEnv], Sequence[str]]
-"""Environment -> what each of its N worlds is told at present."""
-
-
-def told_words(env: TaskEnv) -> Sequence[str]:
-    """What the task says to each world, in the words of its training."""
-    return env.task.instructions(env.sim)
-
-
-def held_out_words(env: TaskEnv) -> Sequence[str]:
-    """What the task says to each world, in words that are kept for tests."""
-    return env.task.instructions(env.sim, held_out=True)
-
-
-def told_state(env: TaskEnv) -> Tensor:
-    """What a policy sees (N, S) that is told by words what to do: the observation without the command."""
-    if type(env.task).observe_told is Task.observe_told:
-        return env.observe()
-    return env.task.observe_told(env.task.signals(env.sim))
-
-
 class Actor:
     """A head in the N worlds of a task: `act` gives each step's actions. One actor serves one environment."""
 
@@ -214,7 +194,7 @@ class Actor:
     @torch.no_grad()
     def act(self, env: TaskEnv) -> Tensor:
         """Actions (N, A) of this step, on the environment's device. Raises UserError for a body of other sizes."""
-        body, state = self.embodiment, told_state(env)
+        body, state = self.embodiment, env.observe_told()
         if (state.shape[1], env.num_actions) != (body.state_size, body.action_size):
             raise UserError(
                 f"task '{env.task.name}' has {state.shape[1]} numbers of state and {env.num_actions} actions, "

@@ -18,9 +18,9 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import torch
-from torch import Tensor
 
 from rl import progress
+from rl.acting import Player, actions_of
 from rl.render import (
     Reel,
     RenderError,
@@ -41,13 +41,12 @@ DEFAULT_SECONDS = 10.0
 HOLD_S = 1.0
 """How long the last frame of an episode stays that ended by a failure, so that one sees it."""
 
-Policy = Callable[[Tensor], Tensor]
 Say = Callable[[str], None]
 
 
 def record_video(
     task: Task,
-    policy: Policy,
+    policy: Player,
     out: Path,
     *,
     seconds: float | None = None,
@@ -61,7 +60,7 @@ def record_video(
 
     Args:
         task: What is simulated.
-        policy: Observation (1, O) -> actions (1, A), without noise.
+        policy: Who acts in the one world, without noise.
         out: The .mp4 file; its folder is made.
         seconds: Simulated time. None: one episode up to its end, 10 s at most. A number: that long, and where an
             episode ends earlier the next one begins.
@@ -101,7 +100,7 @@ def record_video(
 
 def record_frames(
     task: Task,
-    policy: Policy,
+    policy: Player,
     folder: Path,
     *,
     count: int = 8,
@@ -126,7 +125,7 @@ def record_frames(
     return [folder / f"frame_{number:04d}.png" for number in range(len(chosen))]
 
 
-def film(task: Task, policy: Policy, *, seconds: float | None, seed: int, width: int, height: int, fps: float) -> Reel:
+def film(task: Task, policy: Player, *, seconds: float | None, seed: int, width: int, height: int, fps: float) -> Reel:
     """Roll a policy out and make the reel that a child draws. Raises UserError on a number that cannot work."""
     if width < 2 or height < 2 or width % 2 or height % 2:
         raise UserError(f"the video is {width} x {height}; H.264 needs even numbers of pixels.")
@@ -151,7 +150,7 @@ def film(task: Task, policy: Policy, *, seconds: float | None, seed: int, width:
     )
 
 
-def rollout(task: Task, policy: Policy, *, seconds: float | None = None, seed: int = 0) -> tuple[np.ndarray, bool]:
+def rollout(task: Task, policy: Player, *, seconds: float | None = None, seed: int = 0) -> tuple[np.ndarray, bool]:
     """States of one world under a policy.
 
     Args:
@@ -168,7 +167,7 @@ def rollout(task: Task, policy: Policy, *, seconds: float | None = None, seed: i
     try:
         with torch.no_grad():
             for _ in range(max(1, round(limit_s / task.control_dt_s))):
-                step = env.step(policy(env.observe()))
+                step = env.step(actions_of(policy, env))
                 progress.beat("video")
                 failed = bool(step.terminated[0])
                 # Once an episode has ended the world holds the start of the next one.
