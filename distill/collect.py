@@ -50,7 +50,8 @@ Record = Callable[[TaskEnv, Tensor], Tensor]
 Instruct = Callable[[TaskEnv], Sequence[str]]
 """Environment -> what each of its N worlds is told at present."""
 CarryOut = Callable[[TaskEnv, Tensor], Tensor]
-"""Environment and what the expert wants (N, A) -> what is carried out instead, (N, A). For one round: it may remember."""
+"""Environment and what the expert wants (N, A) -> what is carried out instead, (N, A). It may remember: one serves one
+round."""
 
 
 @dataclass(frozen=True)
