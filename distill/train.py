@@ -69,7 +69,7 @@ class Watcher:
         """The training after round `number` is at step `done`, goes to step `until` of `total`."""
 
     def learnt(self, metrics: Mapping[str, Any]) -> None:
-        """A line of metrics: iteration (steps so far), wall_s, loss, loss/<embodiment>, learning_rate, samples_per_s."""
+        """Metrics of some steps: iteration (steps so far), wall_s, loss, loss/<body>, learning_rate, samples_per_s."""
 
 
 def distill(folder: Path, watcher: Watcher | None = None) -> Generalist:
@@ -170,8 +170,8 @@ class Distillation:
         """Who plays round `number`."""
         if student is None:
             raise UserError(
-                f"what was played in round {number} of {self.folder} is gone, and the student that played it has learnt "
-                "more since; start anew."
+                f"what was played in round {number} of {self.folder} is gone, and the student that played it has "
+                "learnt more since; start anew."
             )
         return Actor(*student, body, seed=seed)
 
