@@ -44,7 +44,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Generalist:
+class StoredHead:
     """A head with what encodes its context."""
 
     head: ActionHead
@@ -52,12 +52,12 @@ class Generalist:
     encoder: ScratchEncoder | Backbone
     """The embedded encoder, or the name of a model."""
     about: Mapping[str, Any]
-    """What the training wants to be known of it: plain data."""
+    """What else is to be known of it: plain data."""
 
 
-def save_generalist(generalist: Generalist, folder: Path) -> Path:
+def save_head(stored: StoredHead, folder: Path) -> Path:
     """Write a head into a folder, which is made, and return the path of its weights. Raises UserError if it cannot."""
-    head, encoder = generalist.head, generalist.encoder
+    head, encoder = stored.head, stored.encoder
     state = {"head": head.state_dict()}
     if isinstance(encoder, ScratchEncoder):
         described = {"kind": "scratch", **config_to_json(encoder.config)}
@@ -73,7 +73,7 @@ def save_generalist(generalist: Generalist, folder: Path) -> Path:
         "head": config_to_json(head.config),
         "encoder": described,
         "embodiments": table_to_json(head.table),
-        "about": dict(generalist.about),
+        "about": dict(stored.about),
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
     }
@@ -87,7 +87,7 @@ def save_generalist(generalist: Generalist, folder: Path) -> Path:
     return folder / WEIGHTS
 
 
-def load_generalist(folder: Path) -> Generalist:
+def load_head(folder: Path) -> StoredHead:
     """The head in a folder, on the CPU, in evaluation mode.
 
     Raises UserError if a file is missing, damaged or from another version, or if the two disagree.
@@ -114,7 +114,7 @@ def load_generalist(folder: Path) -> Generalist:
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{folder}: {WEIGHTS} and {META} disagree ({reason}).") from None
-    return Generalist(head.eval(), encoder, meta["about"])
+    return StoredHead(head.eval(), encoder, meta["about"])
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

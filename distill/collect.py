@@ -49,6 +49,9 @@ Record = Callable[[TaskEnv, Tensor], Tensor]
 """Environment and the expert's observation (N, O) -> what is recorded of it, (N, O')."""
 Instruct = Callable[[TaskEnv], Sequence[str]]
 """Environment -> what each of its N worlds is told at present."""
+CarryOut = Callable[[TaskEnv, Tensor], Tensor]
+"""Environment and what the expert wants (N, A) -> what is carried out instead, (N, A). It may remember: one serves one
+round."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ class CollectReport:
         return self.passed / self.rolled if self.rolled else 0.0
 
 
-def dataset_spec(env: TaskEnv, robot_type: str, config: CollectConfig, record: Record | None = None) -> DatasetSpec:
-    """The features that `collect` brings, for a body named `robot_type`."""
+def dataset_spec(env: TaskEnv, robot_type: str, config: CollectConfig, record: Record | None = None, *,
+                 disturbed: bool = False) -> DatasetSpec:  # fmt: skip
+    """The features that `collect` brings, for a body named `robot_type`. disturbed: what is carried out is not what the
+    expert wants, by noise or by `carry_out`, and is recorded as well."""
     observation = env.observe() if record is None else record(env, env.observe())
     model = env.sim.model
     actuators = names_or_none(model.actuator(number).name for number in range(model.nu))
@@ -118,7 +123,7 @@ def dataset_spec(env: TaskEnv, robot_type: str, config: CollectConfig, record: R
         DONE: Feature("bool", (1,)),
         TRUNCATED: Feature("bool", (1,)),
     }
-    if config.action_noise_std:
+    if config.action_noise_std or disturbed:
         features[EXECUTED] = Feature("float32", (env.num_actions,), actuators)
     return DatasetSpec(robot_type, frame_rate(env.task.control_dt_s), features)
 
@@ -138,6 +143,7 @@ def collect(
     source: str,
     record: Record | None = None,
     instruct: Instruct | None = None,
+    carry_out: CarryOut | None = None,
     on_round: Callable[[CollectReport], None] | None = None,
 ) -> CollectReport:
     """Play rounds until enough episodes are in the writer's dataset, or `max_rounds` are played.
@@ -151,6 +157,7 @@ def collect(
             the same dataset.
         record: What is recorded in place of the expert's observation. It may not change the environment.
         instruct: What each world is told; the task's instruction where not given.
+        carry_out: Who acts in the expert's place; what the expert wants stays what is recorded as the action.
         on_round: Told after each round.
 
     Raises:
@@ -165,7 +172,9 @@ def collect(
         if any(origin.seed in seeds[number + 1 :] for origin in written):  # it was finished before the interruption
             report = replace(report, passed=report.passed + len(there), kept=report.kept + len(there))
         else:
-            report = _play(task, policy, writer, config, report, _Round(source, seed, there, record, instruct))
+            report = _play(
+                task, policy, writer, config, report, _Round(source, seed, there, record, instruct, carry_out)
+            )
         if on_round is not None:
             on_round(report)
         if report.kept >= config.episodes:
@@ -188,6 +197,7 @@ class _Round:
     """Worlds whose episodes are in the dataset already."""
     record: Record | None
     instruct: Instruct | None
+    carry_out: CarryOut | None
 
 
 def _play(
@@ -255,10 +265,12 @@ class _Tape:
             wanted = wanted.clamp(-1.0, 1.0)
             shown = observation if this.record is None else this.record(env, observation)
             frame = {STATE: shown, ACTION: wanted, QPOS: env.sim.qpos, QVEL: env.sim.qvel}
-            carried_out = wanted
+            carried_out = wanted if this.carry_out is None else this.carry_out(env, wanted).clamp(-1.0, 1.0)
             if config.action_noise_std:
                 disturbance = torch.randn(wanted.shape, generator=noise).to(wanted.device)
-                carried_out = frame[EXECUTED] = (wanted + config.action_noise_std * disturbance).clamp(-1.0, 1.0)
+                carried_out = (carried_out + config.action_noise_std * disturbance).clamp(-1.0, 1.0)
+            if carried_out is not wanted:
+                frame[EXECUTED] = carried_out
             # Copies: a backend may hand out views of memory that the step is going to change.
             frame = {name: tensor.detach().clone() for name, tensor in frame.items()}
             self._words.append([task.instruction] * env.num_envs if this.instruct is None else this.instruct(env))

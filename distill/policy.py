@@ -198,13 +198,20 @@ class ChunkedPolicy:
         self._chunks: Tensor | None = None
         self._used = torch.zeros(0, dtype=torch.int64)
 
-    def __call__(self, state: Tensor, first: Tensor) -> Tensor:
-        """Actions (N, A) for states (N, S); `first` (N,) bool: where an episode begins with them.
+    def __call__(self, state: Tensor, first: Tensor, anew: Tensor | None = None) -> Tensor:
+        """Actions (N, A) for states (N, S).
 
-        Raises UserError if chunks are shorter than what is to be carried out.
+        Args:
+            state: What each world sees.
+            first: (N,) bool: where an episode begins with it.
+            anew: (N,) bool: where a new chunk begins in any case, as after a change of words. None: nowhere.
+
+        Raises:
+            UserError: chunks are shorter than what is to be carried out.
         """
         states, mask = self._history.push(state, first)
         due = torch.ones_like(first) if self._chunks is None else first | (self._used >= self._execute)
+        due = due if anew is None else due | anew
         worlds = due.nonzero()[:, 0]
         if len(worlds):
             chunks = self._plan(states[worlds], mask[worlds], worlds)

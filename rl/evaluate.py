@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from rl import progress
+from rl.acting import Player, actions_of
 from rl.behaviour import Behaviour
 from rl.episode_fitness import EpisodeFitness
-from tasks.env import TaskEnv, make_env
+from tasks.env import EnvStep, TaskEnv, make_env
 from tasks.errors import UserError
 from tasks.task import Task
 
@@ -45,17 +46,22 @@ class Evaluation:
     """How the signals were distributed: see `rl.behaviour`."""
 
 
+Watch = Callable[[EnvStep, Tensor], None]
+"""Told of each step, and in which worlds (E,) bool the episode that counts was still running before it."""
+
+
 def evaluate(
     task: Task,
-    policy: Callable[[Tensor], Tensor],
+    policy: Player,
     *,
     episodes: int,
     seed: int,
     num_threads: int = 0,
+    watch: Watch | None = None,
     backend: str = "native",
     device: str | None = None,
 ) -> Evaluation:
-    """Run `policy` (observation (E, O) -> actions (E, A)) for one episode in each of `episodes` fresh worlds.
+    """Run `policy` for one episode in each of `episodes` fresh worlds.
 
     The policy has to be on `device`, which is chosen as in `tasks.env.make_env`.
     Raises UserError if the policy's actions do not fit the task, or if the task's fitness is not finite.
@@ -63,12 +69,12 @@ def evaluate(
     env = make_env(task, episodes, seed=seed, num_threads=num_threads, backend=backend, device=device)
     try:
         with torch.no_grad():
-            return _run(task, env, policy, seed)
+            return _run(task, env, policy, seed, watch)
     finally:
         env.close()
 
 
-def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int) -> Evaluation:
+def _run(task: Task, env: TaskEnv, policy: Player, seed: int, watch: Watch | None) -> Evaluation:
     count = env.num_envs
     tracker = EpisodeFitness(count, env.max_episode_steps, task.fitness_reduce, task.fitness_failed, env.device)
     per_episode = torch.zeros(count, device=env.device)
@@ -77,9 +83,8 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
     terminations: dict[str, int] = {}
     truncations = 0
     behaviour = Behaviour(task.signal_table, env.max_episode_steps)
-    observation = env.observe()
     for _ in range(env.max_episode_steps):
-        actions = policy(observation)
+        actions = actions_of(policy, env)
         if actions.shape != (count, env.num_actions):
             raise UserError(
                 f"the policy gave actions of shape {tuple(actions.shape)}, "
@@ -87,7 +92,8 @@ def _run(task: Task, env: TaskEnv, policy: Callable[[Tensor], Tensor], seed: int
             )
         step = env.step(actions)
         progress.beat("evaluation")
-        observation = step.observation
+        if watch is not None:
+            watch(step, running)
         ended = step.done
         value = tracker.add(task.fitness(step.signals), ended, step.reasons["diverged"])
         behaviour.add(step.signals, running & ~step.reasons["diverged"])

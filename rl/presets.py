@@ -79,6 +79,35 @@ PRESETS: dict[str, Mapping[str, Any]] = {
             "desired_kl": 0.016,
         },
     },
+    # As ant-run, more of it: six skills, and changes from each to each.
+    "ant-command": {
+        "num_envs": 1024,
+        "steps_per_env": 16,
+        "iterations": 250,
+        "save_interval": 50,
+        "eval_episodes": 256,
+        "ppo": {
+            "num_learning_epochs": 2,
+            "hidden_dims": (128, 64),
+            "gamma": 0.99,
+            "init_noise_std": 0.6,
+            "desired_kl": 0.016,
+        },
+    },
+    "humanoid-command": {
+        "num_envs": 1024,
+        "steps_per_env": 16,
+        "iterations": 500,
+        "save_interval": 50,
+        "eval_episodes": 128,
+        "ppo": {
+            "num_learning_epochs": 2,
+            "hidden_dims": (256, 128),
+            "gamma": 0.99,
+            "init_noise_std": 0.6,
+            "desired_kl": 0.016,
+        },
+    },
     # A clipped action of 1 is twice legged_gym's, so that noise of 0.5 explores as its 1.0 does. 24 steps as there:
     # 0.5 s, or about one stride. The physics takes most of the time, so that samples are used four times.
     "anymal-velocity": {

@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -121,7 +121,7 @@ def dump_frames(reel: Reel, renderer: str, folder: Path) -> None:
 
 
 def in_child(work: Callable[..., Any], arguments: tuple[Any, ...], timeout_s: float) -> Any:
-    """Call `work` (a function of this file) in a fresh interpreter and return what it returns.
+    """Call `work` (a function of this file, or of one as light) in a fresh interpreter and return what it returns.
 
     Raises:
         RenderError: it raised, died or took longer than timeout_s.
@@ -221,10 +221,12 @@ def _child(work: Callable[..., Any], arguments: tuple[Any, ...], pipe: Connectio
 
 
 def _mujoco_with(renderer: str) -> Any:
-    """Import MuJoCo with a renderer chosen; only in a process that has not imported it yet."""
-    assert "mujoco" not in sys.modules, "MUJOCO_GL is read when mujoco is imported"
-    os.environ["MUJOCO_GL"] = renderer
-    os.environ.pop("PYOPENGL_PLATFORM", None)  # MuJoCo sets it to match, and refuses another one
+    """Import MuJoCo with a renderer chosen; only in a process that has not imported it yet, or for this renderer."""
+    if "mujoco" in sys.modules:
+        assert os.environ["MUJOCO_GL"] == renderer, "MUJOCO_GL is read when mujoco is imported"
+    else:
+        os.environ["MUJOCO_GL"] = renderer
+        os.environ.pop("PYOPENGL_PLATFORM", None)  # MuJoCo sets it to match, and refuses another one
     import mujoco
 
     return mujoco
@@ -242,8 +244,8 @@ def _draw_probe(renderer: str) -> None:
             raise RuntimeError("the picture is empty")
 
 
-def _frames(reel: Reel, renderer: str) -> Iterator[np.ndarray]:
-    """The pictures (height, width, 3) uint8 of a reel, one by one."""
+def pictures(reel: Reel, renderer: str) -> Iterator[np.ndarray]:
+    """The pictures (height, width, 3) uint8 of a reel, one by one. For a child; several may be drawn in turn."""
     mujoco = _mujoco_with(renderer)
     with tempfile.NamedTemporaryFile(suffix=".mjb") as file:
         file.write(reel.model)
@@ -290,15 +292,25 @@ def _camera(mujoco: Any, model: Any, data: Any, reel: Reel) -> Any:
 
 
 def _encode(reel: Reel, renderer: str, path: str) -> None:
+    # Drawn before the encoder starts: a renderer that fails leaves no encoder behind that still writes.
+    frames = pictures(reel, renderer)
+    first = frame = next(frames)
+    with contextlib.closing(open_encoder(path, (reel.width, reel.height), reel.fps)) as encoder:
+        for frame in itertools.chain([first], frames):
+            encoder.send(np.ascontiguousarray(frame))
+        for _ in range(reel.hold):
+            encoder.send(np.ascontiguousarray(frame))
+
+
+def open_encoder(path: str, size: tuple[int, int], fps: float) -> Generator[None, np.ndarray, None]:
+    """A file that takes pictures (height, width, 3) by `send` and writes them as H.264. size: width, height. For a
+    child."""
     import imageio_ffmpeg
 
-    # Drawn before the encoder starts: a renderer that fails leaves no encoder behind that still writes.
-    frames = _frames(reel, renderer)
-    first = frame = next(frames)
     writer = imageio_ffmpeg.write_frames(
         path,
-        (reel.width, reel.height),
-        fps=reel.fps,  # type: ignore[arg-type] - it takes fractions too
+        size,
+        fps=fps,  # type: ignore[arg-type] - it takes fractions too
         codec="libx264",
         pix_fmt_out="yuv420p",
         macro_block_size=2,
@@ -307,15 +319,11 @@ def _encode(reel: Reel, renderer: str, path: str) -> None:
         output_params=["-movflags", "+faststart", "-preset", "veryfast"],
     )
     writer.send(None)
-    with contextlib.closing(writer):
-        for frame in itertools.chain([first], frames):
-            writer.send(np.ascontiguousarray(frame))
-        for _ in range(reel.hold):
-            writer.send(np.ascontiguousarray(frame))
+    return writer
 
 
 def _dump_frames(reel: Reel, renderer: str, folder: str) -> None:
     import imageio.v3
 
-    for number, frame in enumerate(_frames(reel, renderer)):
+    for number, frame in enumerate(pictures(reel, renderer)):
         imageio.v3.imwrite(Path(folder) / f"frame_{number:04d}.png", frame)

@@ -18,9 +18,9 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import torch
-from torch import Tensor
 
 from rl import progress
+from rl.acting import Player, actions_of
 from rl.render import (
     Reel,
     RenderError,
@@ -41,13 +41,12 @@ DEFAULT_SECONDS = 10.0
 HOLD_S = 1.0
 """How long the last frame of an episode stays that ended by a failure, so that one sees it."""
 
-Policy = Callable[[Tensor], Tensor]
 Say = Callable[[str], None]
 
 
 def record_video(
     task: Task,
-    policy: Policy,
+    policy: Player,
     out: Path,
     *,
     seconds: float | None = None,
@@ -61,7 +60,7 @@ def record_video(
 
     Args:
         task: What is simulated.
-        policy: Observation (1, O) -> actions (1, A), without noise.
+        policy: Who acts in the one world, without noise.
         out: The .mp4 file; its folder is made.
         seconds: Simulated time. None: one episode up to its end, 10 s at most. A number: that long, and where an
             episode ends earlier the next one begins.
@@ -81,27 +80,12 @@ def record_video(
         say(no_renderer_line())
         return None
     reel = film(task, policy, seconds=seconds, seed=seed, width=width, height=height, fps=fps)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix or '.mp4'}")
-    try:
-        if not _drawn(lambda name: encode(reel, name, part), renderer, say):
-            return None
-        if not part.is_file() or part.stat().st_size == 0:
-            say("no video: the encoder wrote nothing.")
-            return None
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(out)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
-    return out
+    return drawn(lambda name, path: encode(reel, name, path), renderer, Path(out), say)
 
 
 def record_frames(
     task: Task,
-    policy: Policy,
+    policy: Player,
     folder: Path,
     *,
     count: int = 8,
@@ -126,7 +110,7 @@ def record_frames(
     return [folder / f"frame_{number:04d}.png" for number in range(len(chosen))]
 
 
-def film(task: Task, policy: Policy, *, seconds: float | None, seed: int, width: int, height: int, fps: float) -> Reel:
+def film(task: Task, policy: Player, *, seconds: float | None, seed: int, width: int, height: int, fps: float) -> Reel:
     """Roll a policy out and make the reel that a child draws. Raises UserError on a number that cannot work."""
     if width < 2 or height < 2 or width % 2 or height % 2:
         raise UserError(f"the video is {width} x {height}; H.264 needs even numbers of pixels.")
@@ -141,7 +125,7 @@ def film(task: Task, policy: Policy, *, seconds: float | None, seed: int, width:
     if failed and (len(states) - 1) % stride:
         shown = np.concatenate([shown, states[-1:]])
     return Reel(
-        model=_binary(task.build_visual_model()),
+        model=binary(task.build_visual_model()),
         qpos=shown,
         camera=task.camera,
         width=width,
@@ -151,11 +135,19 @@ def film(task: Task, policy: Policy, *, seconds: float | None, seed: int, width:
     )
 
 
-def rollout(task: Task, policy: Policy, *, seconds: float | None = None, seed: int = 0) -> tuple[np.ndarray, bool]:
+def rollout(
+    task: Task,
+    policy: Player,
+    *,
+    seconds: float | None = None,
+    seed: int = 0,
+    on_state: Callable[[TaskEnv], None] = lambda env: None,
+) -> tuple[np.ndarray, bool]:
     """States of one world under a policy.
 
     Args:
         task, policy, seconds, seed: As in `record_video`.
+        on_state: Shown the world at each state that is kept.
 
     Returns:
         qpos of the visual model (F, nq) float64, one row per control step with the start first, and whether the
@@ -164,17 +156,19 @@ def rollout(task: Task, policy: Policy, *, seconds: float | None = None, seed: i
     limit_s = min(task.episode_length_s, DEFAULT_SECONDS) if seconds is None else seconds
     env = make_env(task, 1, seed=seed, num_threads=1)
     states = [_state(env)]
+    on_state(env)
     failed = False
     try:
         with torch.no_grad():
             for _ in range(max(1, round(limit_s / task.control_dt_s))):
-                step = env.step(policy(env.observe()))
+                step = env.step(actions_of(policy, env))
                 progress.beat("video")
                 failed = bool(step.terminated[0])
                 # Once an episode has ended the world holds the start of the next one.
                 if seconds is None and bool(step.done[0]):
                     break
                 states.append(_state(env))
+                on_state(env)
     finally:
         env.close()
     return np.stack(states), failed and seconds is None
@@ -185,10 +179,30 @@ def _state(env: TaskEnv) -> np.ndarray:
     return env.task.visual_qpos(env.sim.qpos, env.sim.memory)[0].cpu().numpy().astype(np.float64)
 
 
-def _binary(model: mujoco.MjModel) -> bytes:
+def binary(model: mujoco.MjModel) -> bytes:
+    """A model in MuJoCo's binary format."""
     buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)
     return buffer.tobytes()
+
+
+def drawn(draw: Callable[[str, Path], None], renderer: str, out: Path, say: Say) -> Path | None:
+    """Have `draw` (renderer, path) write a video to `out`, whole or not at all; None, and a line to `say`, if not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix or '.mp4'}")
+    try:
+        if not _drawn(lambda name: draw(name, part), renderer, say):
+            return None
+        if not part.is_file() or part.stat().st_size == 0:
+            say("no video: the encoder wrote nothing.")
+            return None
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(out)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    return out
 
 
 def _drawn(draw: Callable[[str], None], renderer: str, say: Say) -> bool:

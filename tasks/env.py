@@ -63,6 +63,7 @@ class TaskEnv:
         self.num_actions = int(sim.model.nu)
         self.max_episode_steps = max(1, math.floor(task.episode_length_s / task.control_dt_s + 1e-6))
         self.episode_step = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        self._no_world = self.episode_step[:0]
         self._rng = torch.Generator(device=self.device).manual_seed(seed)
         for name in ("actions", "previous_actions"):
             sim.memory[name] = torch.zeros(self.num_envs, self.num_actions, device=self.device)
@@ -79,6 +80,7 @@ class TaskEnv:
         signals = self.task.signals(self.sim)
         self.task.signal_table.validate(signals, self.num_envs)
         self._observation = self.task.observe(signals)
+        self._signals, self._stale = signals, self._no_world
         if self._observation.ndim != 2 or self._observation.shape[0] != self.num_envs:
             raise UserError(
                 f"task '{self.task.name}': observe() gave shape {tuple(self._observation.shape)}, "
@@ -89,6 +91,23 @@ class TaskEnv:
     def observe(self) -> Tensor:
         """The present observation (N, O)."""
         return self._observation
+
+    def observe_told(self) -> Tensor:
+        """The present observation (N, O') of a policy that is told by words, see `Task.observe_told`."""
+        if type(self.task).observe_told is Task.observe_told:
+            return self._observation
+        return self._observe(self._signals, self._stale, self.task.observe_told)
+
+    def set_command(self, env_ids: Tensor, index: Tensor) -> None:
+        """Tell worlds env_ids (n,) commands index (n,) that hold until the next call, see `Task.set_command`. What the
+        expert observes says so at once.
+
+        Raises:
+            UserError: the task has no commands, or not so many.
+        """
+        self.task.set_command(self.sim, env_ids, index)
+        self._stale = torch.cat([self._stale, env_ids]).unique()
+        self._observation = self._observe(self._signals, self._stale, self.task.observe)
 
     def step(self, actions: Tensor) -> EnvStep:
         """Play one control step.
@@ -114,12 +133,14 @@ class TaskEnv:
             changed = self.task.update(self.sim, signals, self._rng)
         if self.sim.asynchronous:
             self.reset_where(done)
-            self._observation = self.task.observe(self.task.signals(self.sim))
+            self._signals, self._stale = self.task.signals(self.sim), self._no_world
+            self._observation = self.task.observe(self._signals)
         else:
             ended = done.nonzero(as_tuple=True)[0]
             if ended.numel():
                 self._reset_worlds(ended)
-            self._observation = self._observe(signals, ended if changed is None else (changed | done).nonzero()[:, 0])
+            self._signals, self._stale = signals, ended if changed is None else (changed | done).nonzero()[:, 0]
+            self._observation = self._observe(signals, self._stale, self.task.observe)
         return EnvStep(self._observation, signals, terminated, truncated, reasons, done)
 
     def replace_reward(self, reward: Reward) -> Reward:
@@ -138,14 +159,14 @@ class TaskEnv:
         """Release the simulation."""
         self.sim.close()
 
-    def _observe(self, signals: Signals, stale: Tensor) -> Tensor:
-        """The observation (N, O), for which the signals of worlds `stale` (n,) are computed again, and only theirs."""
+    def _observe(self, signals: Signals, stale: Tensor, observe: Callable[[Signals], Tensor]) -> Tensor:
+        """An observation (N, O), for which the signals of worlds `stale` (n,) are computed again, and only theirs."""
         if stale.numel() == self.num_envs:
-            return self.task.observe(self.task.signals(self.sim))
-        observation = self.task.observe(signals)
+            return observe(self.task.signals(self.sim))
+        observation = observe(signals)
         if not stale.numel():
             return observation
-        fresh = self.task.observe(self.task.signals(WorldSubset(self.sim, stale)))
+        fresh = observe(self.task.signals(WorldSubset(self.sim, stale)))
         # Out of place: an observation may be a view of a signal.
         return observation.index_copy(0, stale, fresh)
 

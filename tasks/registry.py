@@ -28,6 +28,8 @@ _BUILT_IN: dict[str, str] = {
     "quadcopter-hover": "tasks.classic.quadcopter:QuadcopterHover",
     "ant-run": "tasks.locomotion.ant:AntRun",
     "humanoid-run": "tasks.locomotion.humanoid:HumanoidRun",
+    "ant-command": "tasks.locomotion.ant_command:AntCommand",
+    "humanoid-command": "tasks.locomotion.humanoid_command:HumanoidCommand",
     "anymal-velocity": "tasks.locomotion.anymal_velocity:AnymalVelocity",
     "g1-velocity": "tasks.locomotion.g1_velocity:G1Velocity",
     "x2-hover": "tasks.classic.quadcopter:X2Hover",

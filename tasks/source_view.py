@@ -1,7 +1,8 @@
 """The source of a task as a reward designer may read it: without fitness, training settings or comments.
 
 What goes: every function, class variable or module constant whose name starts with `fitness` (any case, leading
-underscores ignored), the `training` mapping, how videos are drawn, and every constant or function, of the module or of
+underscores ignored), the `training` mapping, how videos are drawn, what base classes that are tasks of their own are
+for, and every constant or function, of the module or of
 a task's class, that is then used nowhere and is no part of the contract of `tasks.task.Task`.
 What stays is re-printed from the syntax tree, so comments cannot leak what the code no longer says.
 """
@@ -16,7 +17,9 @@ from types import ModuleType
 
 from tasks.task import Task
 
-_NOT_TOLD = ("training", "build_visual_model", "visual_qpos")
+_NOT_TOLD = ("training", "build_visual_model", "visual_qpos", "set_command")
+_OF_THE_TASK = ("name", "instruction")
+"""What a base class that is a task of its own says of that task."""
 
 
 def designer_source(task: Task) -> str:
@@ -39,6 +42,7 @@ def designer_source(task: Task) -> str:
     _drop_repeated_imports(tree)
     shown = {base.__name__ for base in bases}
     tasks = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in shown]
+    _drop_what_others_are_for(tasks, {base.__name__: base for base in bases}, cls)
     contract = {name for base in cls.__mro__ if inspect.getmodule(base) not in modules for name in _declared(base)}
     _drop_unused_members(tree, tasks, contract)
     _drop_unused(tree, keep=cls.__name__)
@@ -63,6 +67,14 @@ def _open_statements(module: ModuleType, shown: set[str]) -> list[ast.stmt]:
         if isinstance(node, ast.ClassDef):
             node.body = [member for member in node.body if not _is_hidden(member)]
     return body
+
+
+def _drop_what_others_are_for(tasks: list[ast.ClassDef], classes: dict[str, type], cls: type) -> None:
+    """Take names and instructions out of base classes that are tasks themselves, where those of `cls` are others."""
+    for task in tasks:
+        own = vars(classes[task.name])
+        others = {name for name in _OF_THE_TASK if name in own and own[name] != getattr(cls, name)}
+        task.body = [node for node in task.body if not set(_bound_names(node)) & others]
 
 
 def _drop_repeated_imports(tree: ast.Module) -> None:

@@ -21,6 +21,7 @@ import mujoco
 import torch
 from torch import Tensor
 
+from tasks.commands import CommandSet
 from tasks.errors import UserError
 from tasks.signals import Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
@@ -60,6 +61,12 @@ class Task:
     """How per-step values make an episode's fitness; "mean" is over the whole time limit."""
     fitness_failed: ClassVar[float] = 0.0
     """With "mean": what every step after a failure counts."""
+    fitness_settle_s: ClassVar[float] = 1.0
+    """With commands: how long after a new one what the body does is not counted as obeying or not; it changes over."""
+    commands: ClassVar[CommandSet | None] = None
+    """What the body can be told, in numbers and in words, where there is more than one thing (`tasks.commanded`).
+    Such a task keeps the place of each world's command in `sim.memory["command_index"]`, (N,) int64, and which of its
+    phrases says it in `sim.memory["command_wording"]`, (N,) int64."""
     training: ClassVar[Mapping[str, object]] = {}
     """Training settings that differ from the defaults; field names of `rl.config.TrainConfig`."""
     camera: ClassVar[str | None] = None
@@ -144,12 +151,45 @@ class Task:
         """What the policy sees, (N, O)."""
         raise NotImplementedError
 
+    def observe_told(self, signals: Signals) -> Tensor:
+        """What a policy sees that is told by words, (N, O'): with commands, all but the command's numbers."""
+        return self.observe(signals)
+
+    def instructions(self, sim: SimulationState, held_out: bool = False) -> list[str]:
+        """What each of the N worlds is told at present, in words; `held_out`: in phrases that are never trained on,
+        where the task has commands."""
+        if self.commands is None:
+            return [self.instruction] * sim.num_envs
+        return self.commands.say(sim.memory["command_index"], sim.memory["command_wording"], held_out)
+
+    def set_command(self, sim: Simulation, env_ids: Tensor, index: Tensor) -> None:
+        """Tell worlds env_ids (n,) commands index (n,), places in `commands`; they hold until the next call, also when
+        an episode ends meanwhile. `tasks.env.TaskEnv.set_command` brings the observation up to date as well.
+
+        Raises:
+            UserError: the task has no commands, or not so many.
+        """
+        raise UserError(f"task '{self.name}' takes no commands; it does one thing: {self.instruction}.")
+
     def terminate(self, signals: Signals) -> dict[str, Tensor]:
         """Failures that end an episode: reason -> (N,) bool. Time limits are not the task's business."""
         raise NotImplementedError
 
     def fitness(self, signals: Signals) -> Tensor:
         """What this step contributes to the fitness, (N,); higher is better. Hidden from designers."""
+        raise NotImplementedError
+
+    def fitness_achieved(self, signals: Signals) -> Tensor:
+        """With commands: what the body does in this step, (N, V), in the quantities that commands' numbers are of."""
+        raise NotImplementedError
+
+    def fitness_did(self, achieved: Tensor) -> Tensor:
+        """With commands: the place (N,) of the command that comes nearest to what was done.
+
+        Args:
+            achieved: (N, V), `fitness_achieved` averaged over the steps under one command, the first
+                `fitness_settle_s` left out. Whoever fell meanwhile did nothing of the list.
+        """
         raise NotImplementedError
 
     # What a task of another simulator says otherwise.
@@ -206,7 +246,8 @@ def check_task(task: Task) -> None:
         return
     if not task.xml and type(task).build_model is Task.build_model:
         raise UserError(f"task class {kind} does not set 'xml', nor does it define build_model(); see tasks/task.py.")
-    for method in ("reset", "signals", "observe", "terminate", "fitness"):
+    commanded = ("set_command", "fitness_achieved", "fitness_did") if task.commands is not None else ()
+    for method in ("reset", "signals", "observe", "terminate", "fitness", *commanded):
         if getattr(type(task), method) is getattr(Task, method):
             raise UserError(f"task class {kind} does not define {method}(); see the contract in tasks/task.py.")
     if not isinstance(task.signal_table, SignalTable):

@@ -44,6 +44,7 @@ CALL_DOORS = {"exec": ("rewards/trace.py",), "eval": (), "compile": ("rewards/tr
 """Builtin -> the files that may use it."""
 
 DISTRIBUTIONS = {
+    "PIL": "pillow",
     "imageio_ffmpeg": "imageio[ffmpeg]",
     "rsl_rl": "rsl-rl-lib",
     "mujoco_warp": "mujoco-warp",

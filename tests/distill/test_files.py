@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from distill import export
-from distill.checkpoint import META, WEIGHTS, Backbone, Generalist, load_generalist, save_generalist
+from distill.checkpoint import META, WEIGHTS, Backbone, StoredHead, load_head, save_head
 from distill.config import encoder_config, head_config
 from distill.encoder import ScratchEncoder
 from tasks.errors import UserError
@@ -21,16 +21,16 @@ from tests.distill.conftest import SIZES, body, make_head, noise_for, observatio
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A head with its encoder, and its folder."""
-    generalist = Generalist(make_head(), ScratchEncoder(encoder_config("toy"), seed=2), {"rounds": 3})
+    generalist = StoredHead(make_head(), ScratchEncoder(encoder_config("toy"), seed=2), {"rounds": 3})
     folder = tmp_path_factory.mktemp("head") / "best"
-    save_generalist(generalist, folder)
+    save_head(generalist, folder)
     return generalist, folder
 
 
 def test_a_loaded_head_is_the_saved_one_to_the_bit(saved):
     """Its bodies, its words, and the first weights of a body that joins later."""
     generalist, folder = saved
-    loaded = load_generalist(folder)
+    loaded = load_head(folder)
     assert loaded.head.table == generalist.head.table
     assert loaded.head.config == generalist.head.config
     assert loaded.about == {"rounds": 3}
@@ -50,8 +50,8 @@ def test_a_loaded_head_is_the_saved_one_to_the_bit(saved):
 
 def test_of_a_model_its_name_is_kept(tmp_path):
     backbone = Backbone("a/model", 12)
-    save_generalist(Generalist(make_head("ant"), backbone, {}), tmp_path)
-    assert load_generalist(tmp_path).encoder == backbone
+    save_head(StoredHead(make_head("ant"), backbone, {}), tmp_path)
+    assert load_head(tmp_path).encoder == backbone
 
 
 def cut(folder):
@@ -94,7 +94,7 @@ def test_damage_gives_one_line(saved, tmp_path, damage, line):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     damage(tmp_path)
     with pytest.raises(UserError) as caught:
-        load_generalist(tmp_path)
+        load_head(tmp_path)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -21,7 +21,15 @@ def test_layers_override_each_other(slider):
 
 def test_every_built_in_task_has_a_preset():
     built_in = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run"]
-    built_in += ["humanoid-run", "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet"]
+    built_in += [
+        "humanoid-run",
+        "ant-command",
+        "humanoid-command",
+        "anymal-velocity",
+        "g1-velocity",
+        "x2-hover",
+        "franka-cabinet",
+    ]
     built_in += ["allegro-reorient", "shadow-reorient", "shadow-pen-spin", "shadow-over", "shadow-catch-underarm"]
     built_in += ["shadow-door-open-outward", "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack"]
     assert set(PRESETS) == set(built_in) <= set(registry.names())

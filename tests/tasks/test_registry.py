@@ -15,9 +15,9 @@ from tasks.task import check_task
 from tests.tasks.toy_tasks import Slider
 
 BUILT_IN = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run", "humanoid-run",
-            "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet", "allegro-reorient", "shadow-reorient",
-            "shadow-pen-spin", "shadow-over", "shadow-catch-underarm", "shadow-door-open-outward",
-            "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack"]  # fmt: skip
+            "ant-command", "humanoid-command", "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet",
+            "allegro-reorient", "shadow-reorient", "shadow-pen-spin", "shadow-over", "shadow-catch-underarm",
+            "shadow-door-open-outward", "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack"]  # fmt: skip
 TASK_FILE = '''"""A task file."""
 from tests.tasks.toy_tasks import Slider
 
