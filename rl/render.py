@@ -129,7 +129,7 @@ def in_child(work: Callable[..., Any], arguments: tuple[Any, ...], timeout_s: fl
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(work, arguments, theirs), daemon=True)
-    with _without_main():
+    with without_main():
         process.start()
     theirs.close()
     try:
@@ -149,7 +149,7 @@ def in_child(work: Callable[..., Any], arguments: tuple[Any, ...], timeout_s: fl
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Hide the main module: a spawned child would import it again, which runs unguarded scripts and costs seconds."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -246,15 +246,7 @@ def _draw_probe(renderer: str) -> None:
 
 def pictures(reel: Reel, renderer: str) -> Iterator[np.ndarray]:
     """The pictures (height, width, 3) uint8 of a reel, one by one. For a child; several may be drawn in turn."""
-    mujoco = _mujoco_with(renderer)
-    with tempfile.NamedTemporaryFile(suffix=".mjb") as file:
-        file.write(reel.model)
-        file.flush()
-        model = mujoco.MjModel.from_binary_path(file.name)
-    model.vis.global_.offwidth = max(model.vis.global_.offwidth, reel.width)
-    model.vis.global_.offheight = max(model.vis.global_.offheight, reel.height)
-    model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, _SHADOW_MAP)
-    data = mujoco.MjData(model)
+    mujoco, model, data = open_scene(reel.model, reel.width, reel.height, renderer)
     camera = _camera(mujoco, model, data, reel)
     with mujoco.Renderer(model, reel.height, reel.width) as drawing:
         for qpos in reel.qpos:
@@ -264,6 +256,19 @@ def pictures(reel: Reel, renderer: str) -> Iterator[np.ndarray]:
             # Reflections draw the scene once more, for what can hardly be seen at this size.
             drawing.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
             yield drawing.render()
+
+
+def open_scene(binary: bytes, width: int, height: int, renderer: str) -> tuple[Any, Any, Any]:
+    """The module `mujoco`, a model from its binary format, ready for pictures of a size, and its data. For a child."""
+    mujoco = _mujoco_with(renderer)
+    with tempfile.NamedTemporaryFile(suffix=".mjb") as file:
+        file.write(binary)
+        file.flush()
+        model = mujoco.MjModel.from_binary_path(file.name)
+    model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+    model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+    model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, _SHADOW_MAP)
+    return mujoco, model, mujoco.MjData(model)
 
 
 def _camera(mujoco: Any, model: Any, data: Any, reel: Reel) -> Any:

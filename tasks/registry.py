@@ -43,6 +43,8 @@ _BUILT_IN: dict[str, str] = {
     "shadow-scissors": "tasks.bimanual.scissors:ShadowScissors",
     "shadow-bottle-cap": "tasks.bimanual.bottle_cap:ShadowBottleCap",
     "shadow-block-stack": "tasks.bimanual.block_stack:ShadowBlockStack",
+    "ant-tour": "tasks.locomotion.ant_tour:AntTour",
+    "humanoid-tour": "tasks.locomotion.humanoid_tour:HumanoidTour",
 }
 _registered: dict[str, str] = dict(_BUILT_IN)
 

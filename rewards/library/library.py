@@ -27,6 +27,8 @@ SHARED = {
     "shadow-reorient": "cube_reorient",
     "shadow-over": "cube_throw",
     "shadow-catch-underarm": "cube_throw",
+    "ant-tour": "ant_command",
+    "humanoid-tour": "humanoid_command",
 }
 """Tasks whose programs are one and the same -> the folder of those."""
 _HERE = Path(__file__).resolve().parent

@@ -17,7 +17,8 @@ from tests.tasks.toy_tasks import Slider
 BUILT_IN = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-hover", "ant-run", "humanoid-run",
             "ant-command", "humanoid-command", "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet",
             "allegro-reorient", "shadow-reorient", "shadow-pen-spin", "shadow-over", "shadow-catch-underarm",
-            "shadow-door-open-outward", "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack"]  # fmt: skip
+            "shadow-door-open-outward", "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack", "ant-tour",
+            "humanoid-tour"]  # fmt: skip
 TASK_FILE = '''"""A task file."""
 from tests.tasks.toy_tasks import Slider
 
