@@ -34,7 +34,7 @@ from eureka.listener import Listener
 from eureka.named_reward import find_reward
 from eureka.search import run_search
 from eureka.search_config import CONFIG_FILE, DATABASE, SearchConfig, load_config, locked, start_folder
-from eureka.training import Training, run_trainings
+from eureka.training import MachineAtFault, Training, run_trainings
 from rewards.source import RewardSource
 from rl.config import config_for
 from rl.record import read_json, write_json_atomic
@@ -169,6 +169,7 @@ def run_bench(folder: Path, executor_for: ExecutorFor, listener: Listener | None
 
     Raises:
         UserError: the folder is in use or holds no scoreboard.
+        MachineAtFault: trainings fail whatever their rewards are.
     """
     config, _ = load(folder)
     listener = listener or Listener()
@@ -201,6 +202,8 @@ def _run_task(
         with executor_for(reference) as executor:
             bench = _OnTask(place, config, task, reference, executor, listener)
             return [known[method] or bench.run_or_say(method) for method in config.methods]
+    except MachineAtFault:
+        raise
     except UserError as error:
         # A robot that cannot be fetched, a file that is gone: the others go on, and a resume tries again.
         listener.say(f"{reference} is not run: {error}")
@@ -226,6 +229,8 @@ class _OnTask:
         """A method's row, or one that says why it cannot be run: a recording that is gone, a designer that stopped."""
         try:
             return self.run(method)
+        except MachineAtFault:
+            raise  # whatever comes next would fail as well; a resume goes on here
         except UserError as error:
             self.listener.say(f"{self.task.name}: {method} is not run: {error}")
             return self._row(method, not_run=str(error))
@@ -249,16 +254,9 @@ class _OnTask:
 
     def _reward(self, method: str, source: RewardSource | None) -> Row:
         """A reward that is there: `source`, or the task's own of that name."""
-        fresh = finals.Fresh(
-            self.task,
-            registry.absolute_ref(self.reference),
-            self.train,
-            self.place / _file_name(method),
-            seed=self.config.seed,
-            seeds=self.config.seeds,
-            threads=self.config.threads,
-            time_limit_s=self.config.time_limit_s,
-        )
+        where = (registry.absolute_ref(self.reference), self.train)
+        limits = {name: getattr(self.config, name) for name in ("seed", "threads", "time_limit_s")}
+        fresh = finals.Fresh(self.task, *where, self.place / _file_name(method), seeds=self.config.seeds, **limits)
         trainings = fresh.baseline(method) if source is None else fresh.given(source)
         if not trainings:
             return self._row(method, not_run=f"the task has no {method} reward")
@@ -271,7 +269,7 @@ class _OnTask:
             if result["status"] == "ok":
                 finals.keep_in_cache(training, self.task, self.place)
 
-        run_trainings(trainings, self.executor, self.listener, on_result)
+        run_trainings(trainings, self.executor, self.listener, on_result, finals.probe(self.place, *where, **limits))
         results.sort(key=lambda result: result["seed"])
         return self._row(method, **_over_seeds(results), env_steps=_steps(results), wall_s=_wall_s(results))
 

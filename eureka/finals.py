@@ -6,6 +6,7 @@ are kept beside the searches and used again.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -22,7 +23,7 @@ from eureka.archive import Archive, Run
 from eureka.candidate import Candidate
 from eureka.training import Training, finished_result
 from rewards.function import reward_graph
-from rewards.library.library import load
+from rewards.library.library import ZERO, load
 from rewards.source import RewardSource
 from rl.config import TrainConfig, to_json
 from rl.record import TrainRequest
@@ -89,6 +90,32 @@ class Fresh:
             )
             trainings.append(Training(request, self.folder / request.run_id))
         return trainings
+
+
+def probe(
+    folder: Path,
+    task_ref: str,
+    config: TrainConfig,
+    *,
+    seed: int,
+    threads: int,
+    time_limit_s: float | None,
+    simulated: Mapping[str, str] | None = None,
+) -> Training:
+    """The shortest training of a task, without a reward: whether the machine trains at all. simulated: the request's
+    fields of backend and device."""
+    request = TrainRequest(
+        run_id="probe",
+        task=task_ref,
+        reward=ZERO,
+        config=dataclasses.replace(config, iterations=1, eval_episodes=1),
+        seed=seed,
+        eval_seed=EVAL_SEED,
+        threads=threads,
+        time_limit_s=time_limit_s,
+        **(simulated or {}),
+    )
+    return Training(request, folder / "probe")
 
 
 def _graph_or_none(source: RewardSource, task: Task) -> dict[str, Any] | None:

@@ -18,7 +18,6 @@ from eureka.proposing import stored_graph
 from eureka.search_config import SearchConfig
 from eureka.settling import settle
 from eureka.training import Training, run_trainings
-from rewards.library.library import ZERO
 from rl.record import TrainRequest
 from tasks.registry import absolute_ref
 
@@ -109,20 +108,15 @@ class Trainer:
         run_trainings(trainings, self.executor, self.listener, on_result, self.probe())
 
     def probe(self) -> Training:
-        """The shortest training of this task, without a reward: whether the machine trains at all."""
-        return Training(
-            TrainRequest(
-                run_id="probe",
-                task=self._task_ref,
-                reward=ZERO,
-                config=dataclasses.replace(self._train_config, iterations=1, eval_episodes=1),
-                seed=self.config.seed,
-                eval_seed=finals.EVAL_SEED,
-                threads=self.config.threads,
-                time_limit_s=self.config.time_limit_s,
-                **self.config.simulated,
-            ),
-            self.folder / "probe",
+        """Whether the machine trains at all."""
+        return finals.probe(
+            self.folder,
+            self._task_ref,
+            self._train_config,
+            seed=self.config.seed,
+            threads=self.config.threads,
+            time_limit_s=self.config.time_limit_s,
+            simulated=self.config.simulated,
         )
 
     def _training(self, candidate: Candidate, number: int, rung: halving.Rung) -> Training:

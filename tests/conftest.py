@@ -4,6 +4,7 @@ take long are begun first."""
 from __future__ import annotations
 
 import functools
+import gc
 
 import pytest
 
@@ -35,6 +36,15 @@ LONGEST = (
 """Files that are begun first, the longest first (`pytest --durations=0`). The others are short and follow in pytest's
 order, so that processes that share the tests by file (`make test`) end together. xdist itself would begin with the
 files of most tests, and end with the few long ones."""
+
+
+gc.disable()  # until all is imported and collected: none of it is garbage
+
+
+def pytest_collection_finish() -> None:
+    """What is there now is never searched for garbage again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

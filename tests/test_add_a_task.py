@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from eureka import cli
-from eureka.executors.create import Wanted
-from tests.eureka.in_process import InProcessExecutor
+from tests.eureka.in_process import train_here
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "add-a-task.md").read_text(encoding="utf-8")
@@ -52,7 +51,7 @@ def walk(tmp_path_factory) -> Walk:
         patch.chdir(folder)
         patch.setenv("COLUMNS", "200")
         patch.setenv("OPENAI_API_KEY", "")
-        patch.setattr(Wanted, "started", lambda *_: contextlib.nullcontext(InProcessExecutor()))
+        train_here(patch)
         for command in COMMANDS:
             program, *arguments = shlex.split(command)
             assert program == "eureka"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
+
+import pytest
 
 from eureka.executors.base import Ended, Job
+from eureka.executors.create import Wanted
 from rl import worker
 from rl.record import read_request
 
@@ -36,3 +40,8 @@ class InProcessExecutor:
         self._jobs.clear()
 
     kill_all = cancel_all
+
+
+def train_here(patch: pytest.MonkeyPatch) -> None:
+    """Have `eureka search` train in the process of the test."""
+    patch.setattr(Wanted, "started", lambda *_: nullcontext(InProcessExecutor()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from eureka.bench import BenchConfig, Row, begin, load, run_bench
 from eureka.bench_page import as_markdown, summary, tables, write_pages
 from eureka.bench_statistics import estimate, interquartile_mean, mean_estimate, probability_of_improvement
+from eureka.executors.base import Ended
+from eureka.executors.create import Wanted
 from eureka.listener import Listener
 from rl.record import make_result
 from tasks.errors import UserError
@@ -109,6 +111,22 @@ class RoleExecutor(TableExecutor):
         return make_result(request, "ok", env_steps=steps, iterations=request.config.iterations, **told)
 
 
+class DyingMachine(RoleExecutor):
+    """No training ends with a word after `well` of them."""
+
+    def __init__(self, well: int) -> None:
+        super().__init__()
+        self.well = well
+        self.died: list[str] = []
+
+    def wait(self, timeout_s):
+        if len(self.ran) < self.well:
+            return super().wait(timeout_s)
+        job = self._jobs.pop(0)
+        self.died.append(job.run_id)
+        return [Ended(job.run_id, "crashed", -11, "no driver", attempt=job.attempt)]
+
+
 def bench(folder: Path, executor: RoleExecutor) -> list[Row]:
     @contextmanager
     def executor_for(task: str):
@@ -159,6 +177,22 @@ def test_a_scoreboard_that_was_stopped_goes_on(whole, tmp_path, stop_at):
     assert sorted(first.ran + second.ran) == sorted(whole[1].ran)
     assert rows == [row for row in whole[2] if row.task == "slider"]
     assert bench(tmp_path / "run", third) == rows and third.ran == []
+
+
+@pytest.mark.parametrize("well", [0, 1, 2, 4, 6])
+def test_a_machine_at_fault_stops_a_scoreboard_which_goes_on_at_a_resume(whole, tmp_path, monkeypatch, eureka, well):
+    """In the human or the sparse reward's trainings (0, 1, 2), a search's (4) or its finals (6): no later method is tried,
+    no row says that one failed, and after a resume the rows are those of a machine that was well."""
+    machine, mended, folder = DyingMachine(well), RoleExecutor(), tmp_path / "run"
+    begin(folder, BenchConfig(tasks=(str(SLIDER),), **SMALL))
+    monkeypatch.setattr(Wanted, "started", lambda *_: nullcontext(machine))
+    code, _, err = eureka("bench", "--resume", folder)
+    assert code == 2 and "the machine is at fault" in err.splitlines()[-1]
+    assert err.splitlines()[-1].endswith(f"When it is well again: eureka bench --resume {folder}")
+    assert "not run" not in err and len({run_id.partition("_")[0] for run_id in machine.died} - {"probe"}) == 1
+    rows = bench(folder, mended)
+    assert rows == [row for row in whole[2] if row.task == "slider"]
+    assert sorted(machine.ran + mended.ran) == sorted(whole[1].ran)
 
 
 def test_a_reward_that_is_there_is_a_method(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sqlite3
@@ -13,11 +12,10 @@ import pytest
 
 from eureka import cli
 from eureka.commands.places import parse_settings
-from eureka.executors.create import Wanted
 from rl import render
 from tasks.errors import UserError
 from tests.eureka.command_line import BROKEN, GOOD, SLIDER, assert_one_line
-from tests.eureka.in_process import InProcessExecutor
+from tests.eureka.in_process import train_here
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +202,7 @@ def test_a_search_can_be_recorded_and_run_again(eureka, search_folder, monkeypat
     assert code == 0 and out.strip() == "kept"
     replies = [path.stem for path in sorted(Path("kept/replies").glob("*.md"))]
     assert replies == ["g01_c00_r0", "g01_c01_r0"]
-    monkeypatch.setattr(Wanted, "started", lambda *_: contextlib.nullcontext(InProcessExecutor()))
+    train_here(monkeypatch)
     small = ["-k", 2, "-n", 1, "--final-seeds", 0, "--no-video", "--slots", 2]
     code, _, _ = eureka("search", SLIDER, "--designer", "replay", "--replay-from", "kept", *small, "--out", "again")
     assert code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import json
@@ -355,6 +356,58 @@ def test_a_node_that_does_not_keep_the_limit_is_stopped_here(tmp_path, monkeypat
     assert ended is not None and ended.ending == "crashed" and "more bytes than a run folder may hold" in ended.cause
     assert cancelled == ["run"] and running._jobs == {}
     assert not (tmp_path / "run" / "large.bin").exists()
+
+
+class Stream:
+    """What a task says, as Ray hands it over: next() gives the next message."""
+
+    def __init__(self) -> None:
+        self.said: list[dict] = []
+
+    def __next__(self) -> dict:
+        return self.said.pop(0)
+
+
+def test_a_node_that_was_given_up_is_not_heard_again(tmp_path, monkeypatch):
+    """It hung, its training was started elsewhere, and then it sends its result: that of the second start counts, once. No
+    Ray: a cluster that hands out messages. Ray itself is not to try a task again: the search would not know of it."""
+    from eureka.executors import ray as ray_executor
+
+    first, second = Stream(), Stream()
+    streams, cancelled, given = [first, second], [], {}
+    task = SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda *_: streams.pop(0)))
+    fake = SimpleNamespace(
+        remote=lambda **options: given.update(options) or (lambda function: task),
+        wait=lambda found, num_returns, timeout: ([s for s in found if s.said], [s for s in found if not s.said]),
+        get=lambda message: message,
+        cancel=lambda messages, force: cancelled.append(messages),
+        exceptions=SimpleNamespace(RayError=ZeroDivisionError, TaskCancelledError=ZeroDivisionError),
+    )
+    cluster = SimpleNamespace(ray=fake, has_gpus=lambda: False, capacity=lambda threads, with_gpu: 1)
+    monkeypatch.setattr(ray_executor, "Cluster", lambda *_: cluster)
+    monkeypatch.setattr(ray_executor, "_SILENT_S", 0.0)
+    running = ray_executor.RayExecutor(1, 1)
+    assert given["max_retries"] == 0
+    wanted = job(tmp_path / "run", "train")
+
+    def result(number: int) -> list[dict]:
+        text = json.dumps({"start": number}).encode()
+        ended = {"kind": "ended", "ending": "finished", "exit_code": 0, "stderr_tail": "", "cause": ""}
+        return [{"kind": "file", "name": RESULT, "data": text, "last": True}, ended]
+
+    running.submit(dataclasses.replace(wanted, attempt="a1"))
+    first.said.append({"kind": "started", "node": "slow"})
+    (ended,) = until(lambda: running.wait(0.0))
+    assert (ended.ending, ended.attempt) == ("no_progress", "a1") and cancelled == [first]
+    monkeypatch.setattr(ray_executor, "_SILENT_S", 60.0)
+    running.submit(dataclasses.replace(wanted, attempt="a2"))
+    first.said += result(1)
+    assert running.wait(0.0) == [] and not (tmp_path / "run" / RESULT).exists()
+    second.said += [{"kind": "started", "node": "fast"}, *result(2)]
+    (ended,) = until(lambda: running.wait(0.0))
+    assert (ended.ending, ended.attempt) == ("finished", "a2")
+    assert running.wait(0.0) == [] and running.running() == ()
+    assert read_json(tmp_path / "run" / RESULT) == {"start": 2}
 
 
 def test_our_cluster_is_started_without_secrets_and_with_a_token_of_its_own(monkeypatch):

@@ -13,7 +13,7 @@ from eureka.designers.create import create
 from eureka.search import run_search
 from eureka.search_config import start_folder
 from tests.eureka.chat_server import KEY, Behaviour, ChatServer, Request, completion, drop, error, reply
-from tests.eureka.in_process import InProcessExecutor
+from tests.eureka.in_process import InProcessExecutor, train_here
 from tests.eureka.scripted import SLIDER, program, slider_config
 
 FAULTS = [
@@ -74,6 +74,7 @@ def test_a_spent_quota_stops_with_one_line_and_resume_pays_for_the_rest_only(tmp
     """By the command line: the first program arrives, then the account is empty; after a payment it goes on."""
     folder = tmp_path / "search"
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    train_here(monkeypatch)
 
     def empty_account(request: Request) -> Behaviour:
         spent = error(429, "insufficient_quota", "You exceeded your current quota")

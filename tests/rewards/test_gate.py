@@ -84,31 +84,6 @@ def test_the_child_sees_no_key_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     assert os.environ["OPENAI_API_KEY"] == "secret"
 
 
-def test_a_crash_costs_one_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No allowed program crashes the interpreter, so the child kills itself at the marked program."""
-    crash = _BOOT_WITH_CRASH.format(boot=sandbox._BOOT.strip().rsplit("\n", 1)[0])
-    monkeypatch.setattr(sandbox, "_BOOT", crash)
-    texts = [program("pass"), program("boom = 1"), program("b = 2")]
-    reports = run_trials(texts, TABLE, [signals(32)])
-    assert [item.ok for item in reports] == [True, False, True]
-    assert [item.code for item in reports[1].problems] == ["T213"]
-    assert "SIGKILL" in reports[1].problems[0].message
-
-
-_BOOT_WITH_CRASH = """
-{boot}
-import os, signal
-import rewards.trial_child as child
-examine_on = child.examine_on
-def crashing(text, table, inputs, **options):
-    if "boom" in text:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return examine_on(text, table, inputs, **options)
-child.examine_on = crashing
-main()
-"""
-
-
 def test_a_child_that_does_not_read_costs_its_time_and_no_more() -> None:
     """Stopped between two jobs: more than a pipe takes is to be written to it, then closed."""
     assert run_trial(program("pass"), TABLE, [signals(32)]).ok
@@ -121,12 +96,6 @@ def test_a_child_that_does_not_read_costs_its_time_and_no_more() -> None:
     assert time.monotonic() - began < 60.0
     assert stopped._child.poll() is not None
     assert run_trial(program("pass"), TABLE, [signals(32)]).ok
-
-
-def test_a_child_that_does_not_start_is_no_programs_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_BOOT", "raise SystemExit('no torch here')")
-    with pytest.raises(TrialError, match=r"exit status 1\): no torch here"):
-        run_trial(program("pass"), TABLE, [signals(32)])
 
 
 @pytest.mark.parametrize(
@@ -166,3 +135,37 @@ def test_a_program_that_the_check_refuses_never_runs(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sandbox, "_ask", lambda *_: pytest.fail("a child was asked"))
     report = run_trial(program("import os"), TABLE, [signals(8)])
     assert [item.code for item in report.problems] == ["R104"]
+
+
+# Last, since the child of all others is replaced by one with another program.
+
+
+def test_a_crash_costs_one_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No allowed program crashes the interpreter, so the child kills itself at the marked program."""
+    crash = _BOOT_WITH_CRASH.format(boot=sandbox._BOOT.strip().rsplit("\n", 1)[0])
+    monkeypatch.setattr(sandbox, "_BOOT", crash)
+    texts = [program("pass"), program("boom = 1"), program("b = 2")]
+    reports = run_trials(texts, TABLE, [signals(32)])
+    assert [item.ok for item in reports] == [True, False, True]
+    assert [item.code for item in reports[1].problems] == ["T213"]
+    assert "SIGKILL" in reports[1].problems[0].message
+
+
+_BOOT_WITH_CRASH = """
+{boot}
+import os, signal
+import rewards.trial_child as child
+examine_on = child.examine_on
+def crashing(text, table, inputs, **options):
+    if "boom" in text:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return examine_on(text, table, inputs, **options)
+child.examine_on = crashing
+main()
+"""
+
+
+def test_a_child_that_does_not_start_is_no_programs_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_BOOT", "raise SystemExit('no torch here')")
+    with pytest.raises(TrialError, match=r"exit status 1\): no torch here"):
+        run_trial(program("pass"), TABLE, [signals(32)])
