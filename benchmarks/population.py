@@ -6,8 +6,8 @@
 
 The candidates are the human reward and programs that the evolution designer composes. Each way runs the workers that a
 search would start: `sequential`, one process after the other; `parallel`, all at once; `population`, one process with
-one simulation. Seeds after the first run without `parallel`; the curves of the other two are compared: the mean
-fitness of the training episodes over all iterations ("area"), and the held-out fitness at the end. Each candidate's
+one simulation. Seeds after the first run without `parallel`; the curves of the other two are compared: the means over
+all iterations of the training episodes' fitness ("area") and reward, and the held-out fitness at the end. A candidate's
 difference over the seeds stands beside its standard error, that of two independent means (z = difference / error); of K
 candidates that learn the same about 2 K / 3 have |z| < 1. OUT/population.json holds everything; what is in OUT is not
 run again.
@@ -45,6 +45,8 @@ from tasks.task import Task
 
 EVAL_SEED = 1_000_003
 WAYS = ("sequential", "parallel", "population")
+CURVES = {"area": "fitness", "reward": "reward_mean"}
+"""Figure -> the field of the metrics whose mean over the iterations it is."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -114,9 +116,11 @@ def run(way: str, seed: int, requests: Sequence[TrainRequest], out: Path, start:
     rows = []
     for run_dir in run_dirs:
         result = read_json(run_dir / RESULT)
-        curve = [line["fitness"] for line in read_metrics(run_dir / METRICS) if line["fitness"] is not None]
-        area = statistics.fmean(curve) if curve else None
-        rows.append({"status": result["status"], "fitness": result["fitness"], "area": area, "curve": curve})
+        row = {"status": result["status"], "fitness": result["fitness"]}
+        for figure, field in CURVES.items():
+            curve = [line[field] for line in read_metrics(run_dir / METRICS) if line[field] is not None]
+            row |= {f"{figure}_curve": curve, figure: statistics.fmean(curve) if curve else None}
+        rows.append(row)
     data = {"wall_s": cost.wall_s, "processor_s": cost.processor_s, "candidates": rows}
     write_json_atomic(told, data)
     return data
@@ -172,7 +176,7 @@ def measure(options: argparse.Namespace, start: Launch = launch) -> dict[str, An
                     ),
                     figure,
                 )
-                for figure in ("area", "fitness")
+                for figure in (*CURVES, "fitness")
             }
             for k in range(options.candidates)
         ]
@@ -197,7 +201,7 @@ def report(figures: dict[str, Any]) -> None:
             z = "" if told["z"] is None else f" (z {told['z']:+.2f})"
             parts.append(f"{figure} alone {means[0]}, population {means[1]}{z}")
         print(f"candidate {k:2d}: {'; '.join(parts)}")
-    for figure in ("area", "fitness"):
+    for figure in (*CURVES, "fitness"):
         known = [row[figure]["z"] for row in figures.get("compared", []) if row[figure]["z"] is not None]
         if known:
             low = sum(abs(z) < 1 for z in known)

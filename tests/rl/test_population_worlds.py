@@ -14,7 +14,9 @@ from tasks.errors import UserError
 from tasks.sim_native import NativeSimulation
 
 CHASER = str(Path(__file__).with_name("chaser.py"))
-SEEDS, N, STEPS = (3, 8, 3), 13, 90  # 90 steps: two time limits, falls off the rail, many goals
+SEEDS, N, STEPS = (3, 8, 3), 53, 60
+"""60 steps: a time limit, falls off the rail, many goals; so many worlds that a vector of eight is full among those that
+are computed again (torch rounds an arcus tangent otherwise outside of one)."""
 
 
 @pytest.fixture
@@ -98,5 +100,5 @@ def test_a_slice_is_not_stepped_or_steered_by_itself():
         part.step()
     with pytest.raises(UserError, match="act"):
         part.set_ctrl(torch.zeros(N, 1))
-    with pytest.raises(UserError, match=r"'goal'.*expected \(13, 1\)"):
+    with pytest.raises(UserError, match=rf"'goal'.*expected \({N}, 1\)"):
         part.memory["goal"] = torch.zeros(len(SEEDS) * N, 1)
