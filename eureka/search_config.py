@@ -69,6 +69,9 @@ class SearchConfig:
     """Whether a person is asked for a sentence on the best policy after each generation but the last."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Training settings that differ from the task's; field names of rl.config.TrainConfig."""
+    population: bool = False
+    """Whether candidates that start together train in one simulation (`rl.population`). Part of the search, since it
+    can change the last bits of a result."""
     time_limit_s: float | None = 3600.0
     """Wall time one training may take."""
     threads: int = 1

@@ -50,7 +50,7 @@ from tasks.env import EnvStep
 from tasks.errors import UserError
 from tasks.task import Task
 
-SHARED = ("task", "config", "device", "threads", "start_iteration")
+SHARED = ("task", "config", "backend", "device", "threads", "start_iteration")
 """Fields of a request that are the same for all of a population."""
 
 OnIteration = Callable[[str, dict[str, Any]], None]
@@ -162,7 +162,14 @@ class Population:
         torch.set_num_threads(1)  # physics and learners bring their own threads
         # As a lone training: one that goes on must not replay the episodes of its first iterations.
         seeds = [(m.request.seed + 1_000_003 * self.iteration) % 2**63 for m, _ in members]
-        self.worlds = PopulationWorlds(task, config.num_envs, seeds, num_threads=self.threads, device=request.device)
+        self.worlds = PopulationWorlds(
+            task,
+            config.num_envs,
+            seeds,
+            num_threads=self.threads,
+            backend=request.backend,
+            device=request.device,
+        )
         device = self.worlds.device
         self.deviations = ReturnDeviations(self.count, config.num_envs, config.ppo.gamma, device)
         self.learners = Learners(
@@ -234,6 +241,7 @@ class Population:
         with torch.inference_mode():
             collected = self.statistics.collect()
         finite, rates, noise = self.learners.finite(), self.learners.learning_rates(), self.learners.noise_stds()
+        lost = self.worlds.collect_overflows()
         took_s = (time.monotonic() - began) / self.count
         lines = {}
         for k, candidate in enumerate(self.candidates):
@@ -253,6 +261,7 @@ class Population:
                 "noise_std": noise[k],
                 "value_loss": losses["value"][k],
                 "surrogate_loss": losses["surrogate"][k],
+                **({"overflow": lost} if lost else {}),
             }
             lines[k] = candidate.write(figures, self.elapsed_s(), took_s)
         return lines

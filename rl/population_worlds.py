@@ -5,11 +5,16 @@ goals and commands) is asked for slice by slice, with a generator of each candid
 episodes depend on its own seed and actions alone, and are those of a lone training. What a task sets in a reset is
 gathered and handed to the simulation once. A task sees a slice through `SliceSimulation`.
 
+A simulation on a device (`tasks.sim.Simulation.asynchronous`) draws for every world in every step, with one generator
+for all, and uses what it needs: what a slice gets depends on its place and on no other's fate, and costs the launches
+of one slice, but is not what a lone training of its seed would get.
+
 Axes: K candidates, N worlds of each, O observation, A action; (K N, ...) is (K, N, ...) in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, MutableMapping, Sequence
 
 import torch
@@ -33,6 +38,7 @@ class SliceSimulation:
         self._worlds = slice(start, start + num_envs)
         self.num_envs = num_envs
         self.device = whole.device
+        self.asynchronous = whole.asynchronous
         self.model = whole.model
         self.physics_dt_s = whole.physics_dt_s
         self.substeps = whole.substeps
@@ -60,8 +66,10 @@ class SliceSimulation:
         """A named MJCF sensor (N, dim)."""
         return self._told().sensor(name)[self._worlds]
 
-    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        """Put worlds env_ids (n,) of the slice into a new state."""
+    def set_state(self, env_ids: Tensor, qpos: Tensor, qvel: Tensor, where: Tensor | None = None) -> None:
+        """Put worlds env_ids (n,) of the slice, or those of them `where` (n,) bool, into a new state."""
+        if where is not None:
+            env_ids, qpos, qvel = env_ids[where], qpos[where], qvel[where]
         if env_ids.numel():
             self.states.append((env_ids + self._start, qpos, qvel))
 
@@ -77,6 +85,10 @@ class SliceSimulation:
     def step(self) -> None:
         """No slice is stepped by itself."""
         raise UserError("a task's reset() or update() stepped the simulation, which a population cannot do.")
+
+    def collect_overflows(self) -> dict[str, int]:
+        """Asked of the whole simulation only."""
+        return {}
 
     def close(self) -> None:
         """The whole simulation is not the slice's to close."""
@@ -145,6 +157,7 @@ class PopulationWorlds:
         num_envs: N.
         seeds: K, of each candidate's resets.
         num_threads: Physics threads, 0 for all cores.
+        backend: See `tasks.env.make_env`.
         device: Where tensors live.
 
     Raises:
@@ -152,11 +165,19 @@ class PopulationWorlds:
     """
 
     def __init__(
-        self, task: Task, num_envs: int, seeds: Sequence[int], *, num_threads: int = 0, device: str = "cpu"
+        self,
+        task: Task,
+        num_envs: int,
+        seeds: Sequence[int],
+        *,
+        num_threads: int = 0,
+        backend: str = "native",
+        device: str | None = None,
     ) -> None:
         self.task, self.count, self.worlds = task, len(seeds), num_envs
-        # The environment sets the simulation up and checks the task; its own first episodes are not played.
-        env = make_env(task, self.count * num_envs, seed=seeds[0], num_threads=num_threads, device=device)
+        # The environment sets the simulation up and checks the task.
+        seed = int.from_bytes(hashlib.sha256(repr(list(seeds)).encode()).digest()[:7], "big")
+        env = make_env(task, self.count * num_envs, seed=seed, num_threads=num_threads, backend=backend, device=device)
         if not isinstance(env, TaskEnv):
             env.close()
             raise UserError(f"task '{task.name}' brings an environment of its own; train its candidates one by one.")
@@ -166,16 +187,15 @@ class PopulationWorlds:
         self.num_actions = env.num_actions
         self.num_observations = env.num_observations
         self.max_episode_steps = env.max_episode_steps
-        self.episode_step = torch.zeros(self.count, num_envs, dtype=torch.int64, device=self.device)
+        self.episode_step = env.episode_step.view(self.count, num_envs)
         """(K, N) steps played of each world's episode."""
+        self._observation = env.observe()
         self._rngs = [torch.Generator(device=self.device).manual_seed(seed) for seed in seeds]
         self._slices = Slices(self.sim, self.count)
-        # On a CPU only what changed is computed again, slice by slice as a lone training does; on a GPU all of it,
-        # which takes as many launches as one slice and does not wait for the device.
-        self._all_anew = self.device != "cpu"
         self._updates = type(task).update is not Task.update
-        self._reset([torch.arange(num_envs, device=self.device)] * self.count)
-        self._observation = task.observe(task.signals(self.sim))
+        if not self.sim.asynchronous:  # the environment's first episodes are of its own seed, and are not played
+            self._reset([torch.arange(num_envs, device=self.device)] * self.count)
+            self._observation = task.observe(task.signals(self.sim))
 
     def observe(self) -> Tensor:
         """The present observation (K, N, O)."""
@@ -184,6 +204,10 @@ class PopulationWorlds:
     def step(self, actions: Tensor) -> EnvStep:
         """Play one control step with actions (K, N, A), clipped to [-1, 1]; everything in the result is (K N, ...)."""
         sim, task = self.sim, self.task
+        if sim.asynchronous:
+            step = self._env.step(actions.flatten(0, 1))
+            self._observation = step.observation
+            return step
         sim.memory["previous_actions"] = sim.memory["actions"]
         sim.memory["actions"] = actions.detach().flatten(0, 1).to(torch.float32).clamp(-1.0, 1.0)
         task.act(sim, sim.memory["actions"])
@@ -202,15 +226,23 @@ class PopulationWorlds:
         return EnvStep(self._observation, signals, terminated, truncated, reasons, done)
 
     def start_anew(self, k: int) -> None:
-        """Begin a new episode in all worlds of candidate k."""
-        empty = torch.zeros(0, dtype=torch.int64, device=self.device)
-        ids = [empty] * self.count
+        """Begin a new episode in all worlds of candidate k. Nothing of other slices changes: the observations of k's
+        worlds alone are computed again, since at another place in a tensor a number can differ in its last bit."""
+        if self.sim.asynchronous:
+            mine = torch.zeros(self.count, self.worlds, dtype=torch.bool, device=self.device)
+            mine[k] = True
+            self._env.reset_where(mine.flatten(), self._rngs[k])
+            fresh = self.task.observe(self.task.signals(self.sim))
+            self._observation = torch.where(mine.flatten()[:, None], fresh, self._observation)
+            return
+        ids = [torch.zeros(0, dtype=torch.int64, device=self.device)] * self.count
         ids[k] = torch.arange(self.worlds, device=self.device)
         self._reset(ids)
-        # Only these rows: numbers of other slices that were computed at another place could differ in a last bit.
-        rows = ids[k] + k * self.worlds
-        fresh = self.task.observe(self.task.signals(WorldSubset(self.sim, rows)))
-        self._observation = self._observation.index_copy(0, rows, fresh)
+        self._observation = self._with_fresh(self._observation, ids[k] + k * self.worlds)
+
+    def collect_overflows(self) -> dict[str, int]:
+        """See `tasks.env.TaskEnv`. Worlds share the room for contacts, so nobody knows whose these are."""
+        return self._env.collect_overflows()
 
     def close(self) -> None:
         """Release the simulation."""
@@ -242,22 +274,19 @@ class PopulationWorlds:
                 for name in ("actions", "previous_actions"):
                     part.memory[name] = part.memory[name].index_fill(0, own, 0.0)
                 self.task.reset(part, own, rng)  # type: ignore[arg-type]
-                self.episode_step[k, own] = 0
+                self.episode_step[k].index_fill_(0, own, 0)
         self._slices.apply()
 
     def _observe(self, signals: Signals, stale: Tensor) -> Tensor:
-        """The observation (K N, O), for which the signals of worlds `stale` (K N,) are computed again.
-
-        Where a number stands in a tensor can change its last bit (see `tasks.subset`), and where it stands must not
-        depend on other slices: so all worlds are computed again, or each slice's by itself.
-        """
+        """The observation (K N, O), for which the signals of worlds `stale` (K N,) are computed again, each slice's by
+        themselves: their places in a tensor, and with them last bits, depend on no other slice."""
         observation = self.task.observe(signals)
-        if self._all_anew:
-            fresh = self.task.observe(self.task.signals(self.sim))
-            return torch.where(stale[:, None], fresh, observation)
         for k, own in enumerate(self._by_slice(stale)):
             if own.numel():
-                ids = own + k * self.worlds
-                fresh = self.task.observe(self.task.signals(WorldSubset(self.sim, ids)))
-                observation = observation.index_copy(0, ids, fresh)  # out of place: it may be a view of a signal
+                observation = self._with_fresh(observation, own + k * self.worlds)
         return observation
+
+    def _with_fresh(self, observation: Tensor, ids: Tensor) -> Tensor:
+        """The observation (K N, O) with that of worlds ids (n,) computed again."""
+        fresh = self.task.observe(self.task.signals(WorldSubset(self.sim, ids)))
+        return observation.index_copy(0, ids, fresh)  # out of place: it may be a view of a signal

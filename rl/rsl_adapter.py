@@ -156,6 +156,7 @@ def make_ppo(env: RslVecEnv, config: PPOConfig, steps_per_env: int, threads: int
     num_observations = env.env.num_observations
     actor = make_actor(num_observations, env.num_actions, config)
     critic = make_critic(num_observations, config)
+    threads = threads if torch.device(env.device).type == "cpu" else 1
     for model in (actor, critic):
         model.mlp = split_rows(model.mlp, threads)  # pyright: ignore[reportAttributeAccessIssue]
     storage = ShuffledStorage(

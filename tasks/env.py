@@ -186,13 +186,14 @@ class TaskEnv:
             self.task.reset(self.sim, env_ids, self._rng)
         self.episode_step.index_fill_(0, env_ids, 0)
 
-    def reset_where(self, ended: Tensor) -> None:
-        """New episodes in worlds `ended` (N,) bool, without asking which these are; observations are not renewed."""
+    def reset_where(self, ended: Tensor, rng: torch.Generator | None = None) -> None:
+        """New episodes in worlds `ended` (N,) bool, without asking which these are; observations are not renewed.
+        `rng` draws in place of the generator of all resets, whose later draws then stay what they would be."""
         worlds = ChosenWorlds(self.sim, ended)
         for name in ("actions", "previous_actions"):
             self.sim.memory[name] = torch.zeros_like(self.sim.memory[name])
         with self._placed():
-            self.task.reset(worlds, self._all, self._rng)
+            self.task.reset(worlds, self._all, rng or self._rng)
         worlds.settle()
         self.episode_step.masked_fill_(ended, 0)
 

@@ -137,3 +137,12 @@ def open_device(device: str) -> Any:
         who = "torch" if not torch.cuda.is_available() else "Warp"
         raise UserError(f"{who} finds no CUDA device for '{device}'; see `eureka doctor`, or use --backend native.")
     return wp.device_from_torch(torch.device(device))
+
+
+def cuda_support() -> tuple[str | None, bool]:
+    """CUDA version of the driver that Warp finds, None where it finds none; whether graphs may have loops that end
+    early."""
+    wp.init()
+    if not wp.is_cuda_available():
+        return None, False
+    return ".".join(map(str, wp.get_cuda_driver_version())), bool(wp.is_conditional_graph_supported())

@@ -171,13 +171,9 @@ def _threads() -> Iterator[Finding]:
 
 
 def _gpu() -> Iterator[Finding]:
-    import torch
+    from eureka.commands.gpu_check import gpu_facts, gpu_findings
 
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        yield Finding("good", "gpu", f"{', '.join(names)} (CUDA {torch.version.cuda})")
-    else:
-        yield Finding("without", "gpu", "none that torch can use; everything runs on the CPU")
+    yield from (Finding(*line) for line in gpu_findings(gpu_facts()))
 
 
 def _renderers() -> Iterator[Finding]:

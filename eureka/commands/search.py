@@ -21,6 +21,8 @@ from eureka.designers.replay import recorded_feedback, recorded_settings
 from eureka.disk import check_writable
 from eureka.executors.base import NO_PROGRESS_S
 from eureka.executors.create import Kind, Wanted
+from eureka.executors.local import visible_devices
+from eureka.executors.population import FOLDER, PopulationExecutor
 from eureka.feedback import AtTerminal, Person, Recorded
 from eureka.interrupt import interruptible
 from eureka.named_reward import find_reward
@@ -81,6 +83,9 @@ class Search:
     """What simulates the worlds: native (MuJoCo on the CPU) or warp (MuJoCo Warp on a GPU)."""
     device: str | None = None
     """torch device of the trainings; each has the GPU of its slot when not given."""
+    population: bool = False
+    """Train candidates that start together in one simulation and one process, on each GPU or slot, instead of in a
+    process each."""
     time_limit_s: float | None = 3600.0
     """Seconds one training may take."""
     no_progress_s: float | None = NO_PROGRESS_S
@@ -100,6 +105,7 @@ class Search:
 
     def run(self) -> int:
         """Search, and print what was found."""
+        self._check_place(self.population)
         memory = None if self.memory_gb is None else round(self.memory_gb * 2**30)
         # Limits that cannot work are refused before a folder is made for the search.
         wanted = Wanted(self.executor, self.slots, self.no_progress_s, memory)
@@ -112,12 +118,16 @@ class Search:
             folder, config, designer = self._go_on(self.resume, say)
         task = registry.make(config.task)
         config.training()  # a setting that cannot work is refused before anything is asked for
+        self._check_place(config.population)
         terminal = Console(stderr=True).is_terminal
         listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
         try:
             with wanted.started(config.threads, config.task) as executor, interruptible(executor.kill_all, folder):
                 try:
-                    trainings = f"{executor.slots} trainings at a time"
+                    if config.population:
+                        devices = len(visible_devices())
+                        executor = PopulationExecutor(executor, folder / FOLDER, devices, listener.say)
+                    trainings = f"{executor.slots} {'populations' if config.population else 'trainings'} at a time"
                     listener.say(f"{task.name}: designer {designer.name}, {trainings} -> {folder}")
                     if not self.require_sandbox:
                         announce(listener.say, require=False)
@@ -134,6 +144,10 @@ class Search:
             raise KeyboardInterrupt(f"interrupted; go on with eureka search --resume {folder}") from None
         _print(result, task.fitness_unit)
         return 0 if result.best is not None else 1
+
+    def _check_place(self, population: bool) -> None:
+        if population and self.executor != "local":
+            raise UserError(f"--population trains in processes of this machine, not with --executor {self.executor}.")
 
     def _begin(self, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A new search: everything that can be wrong is found before its folder is made."""

@@ -34,8 +34,11 @@ class Chaser(Slider):
 
     def update(self, sim, signals, rng):
         """A new goal where the mass is near the old one."""
-        near = (signals["goal"] - signals["mass_position"])[:, 0].abs() < 0.2
-        ids = near.nonzero()[:, 0]
-        if len(ids):
+        near = (signals["goal"] - signals["mass_position"]).abs() < 0.2
+        if sim.asynchronous:  # on a device draws are for all worlds
+            goals = uniform((sim.num_envs, 1), -1.0, 1.0, rng)
+            sim.memory["goal"] = torch.where(near, goals, sim.memory["goal"])
+        elif near.any():
+            ids = near.nonzero()[:, 0]
             sim.memory["goal"] = sim.memory["goal"].index_copy(0, ids, uniform((len(ids), 1), -1.0, 1.0, rng))
-        return near
+        return near[:, 0]

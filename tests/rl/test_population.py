@@ -119,7 +119,9 @@ def test_each_learns_what_it_would_learn_alone(members, tmp_path, monkeypatch, c
         monkeypatch.setattr(population_learners, "CACHED", 1)
     for task in (None, CHASER):
         fields = {"task": task} if task else {}
-        population = members(count, {"iterations": 3, "num_envs": 33, "ppo": {"entropy_coef": 0.01}}, **fields)
+        population = members(
+            count, {"iterations": 3, "num_envs": 33, "ppo": {"entropy_coef": 0.01, "desired_kl": 0.001}}, **fields
+        )
         results = train_population(population)
         for member in population:
             alone = tmp_path / f"alone_{member.run_dir.name}"
@@ -129,6 +131,8 @@ def test_each_learns_what_it_would_learn_alone(members, tmp_path, monkeypatch, c
             assert [list(line) for line in mine] == [list(line) for line in other] and len(mine) == 3
             assert_close([timeless(line) for line in other], [timeless(line) for line in mine], 1e-4)
             assert_close(state(alone), state(member.run_dir), 1e-4)
+        last = [read_metrics(member.run_dir / "metrics.jsonl")[-1] for member in population]
+        assert len({line["learning_rate"] for line in last}) == count, "rates of their own"
 
 
 @pytest.mark.usefixtures("no_chance")

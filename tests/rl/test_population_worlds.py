@@ -11,9 +11,12 @@ from rl.population_worlds import PopulationWorlds
 from tasks import registry
 from tasks.env import make_env
 from tasks.errors import UserError
+from tasks.sim_native import NativeSimulation
 
 CHASER = str(Path(__file__).with_name("chaser.py"))
-SEEDS, N, STEPS = (3, 8, 3), 13, 90  # 90 steps: two time limits, falls off the rail, many goals
+SEEDS, N, STEPS = (3, 8, 3), 53, 60
+"""60 steps: a time limit, falls off the rail, many goals; so many worlds that a vector of eight is full among those that
+are computed again (torch rounds an arcus tangent otherwise outside of one)."""
 
 
 @pytest.fixture
@@ -26,11 +29,9 @@ def rows(k: int) -> slice:
     return slice(k * N, (k + 1) * N)
 
 
-@pytest.mark.parametrize("all_anew", [False, True], ids=["slice by slice", "all anew"])
-def test_a_slice_is_the_environment_of_its_seed(actions, all_anew):
+def test_a_slice_is_the_environment_of_its_seed(actions):
     task = registry.make(CHASER)
     worlds = PopulationWorlds(task, N, SEEDS, num_threads=1)
-    worlds._all_anew = all_anew  # as on a GPU
     alone = [make_env(task, N, seed=seed, num_threads=1) for seed in SEEDS]
     ends = {"off_the_rail": 0, "truncated": 0}
     for k, env in enumerate(alone):
@@ -52,12 +53,12 @@ def test_a_slice_is_the_environment_of_its_seed(actions, all_anew):
     worlds.close()
 
 
-@pytest.mark.parametrize("all_anew", [False, True], ids=["slice by slice", "all anew"])
-def test_a_slice_does_not_depend_on_the_others(actions, all_anew):
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["slice by slice", "as on a device"])
+def test_a_slice_does_not_depend_on_the_others(actions, monkeypatch, asynchronous):
     """Others act differently and one is started anew in between: not a bit of slice 1 changes."""
+    monkeypatch.setattr(NativeSimulation, "asynchronous", asynchronous)
     task = registry.make(CHASER)
     first, second = (PopulationWorlds(task, N, SEEDS, num_threads=1) for _ in range(2))
-    first._all_anew = second._all_anew = all_anew
     for number, action in enumerate(actions):
         other = action.flip(0).roll(number, 1) * 1.7
         other[1] = action[1]
@@ -99,5 +100,5 @@ def test_a_slice_is_not_stepped_or_steered_by_itself():
         part.step()
     with pytest.raises(UserError, match="act"):
         part.set_ctrl(torch.zeros(N, 1))
-    with pytest.raises(UserError, match=r"'goal'.*expected \(13, 1\)"):
+    with pytest.raises(UserError, match=rf"'goal'.*expected \({N}, 1\)"):
         part.memory["goal"] = torch.zeros(len(SEEDS) * N, 1)
