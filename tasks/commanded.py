@@ -3,7 +3,7 @@
 An episode starts with a command, and another one is drawn each time its time is up. A person's or a planner's command
 (`set_command`) holds until they say another one. The expert observes the command's numbers; a policy that is told by
 words observes all the rest (`observe_told`) and hears `instructions`. Does not know which body, nor what the numbers
-mean: a subclass measures them (`fitness_achieved`).
+mean: a subclass says how they are measured.
 
 A subclass may stand before another task: `class AntCommand(CommandedTask, AntRun)` keeps the body, start and failures
 of that task.
