@@ -36,8 +36,6 @@ class CommandedTask(Task):
     commands: ClassVar[CommandSet]
     command_time_s: ClassVar[float] = 5.0
     """A drawn command holds so long."""
-    fitness_scale: ClassVar[tuple[float, ...]]
-    """V: the error of each number at which it counts as much as an error of another's; in the numbers' units."""
     fitness_unit = "fraction"
     fitness_doc = (
         "mean of exp(-squared scaled error of what is commanded); 1 is perfect; every step after a fall counts 0"

@@ -168,12 +168,24 @@ def test_what_the_task_before_changes_is_looked_at_again():
     env.close()
 
 
-def test_commands_without_a_measure_are_refused():
+def test_commands_that_nobody_measures_are_refused():
     class Unmeasured(Slider):
         commands = ToldSlider.commands
 
-    with pytest.raises(UserError, match="does not define set_command"):
-        check_task(Unmeasured())
+    class Unscaled(ToldSlider):
+        fitness_scale = ()
+
+    class Listed(ToldSlider):
+        commands = list(ToldSlider.commands)
+
+    for broken, line in (
+        (Unmeasured, "does not define set_command"),
+        (Unscaled, r"fitness_scale is \(\), expected numbers above 0, 1 of them"),
+        (Listed, "commands is a list, expected a CommandSet"),
+    ):
+        with pytest.raises(UserError, match=line) as caught:
+            check_task(broken())
+        assert "\n" not in str(caught.value)
 
 
 def test_score_and_deed_of_the_slider_by_hand(slider):
