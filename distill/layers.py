@@ -106,7 +106,7 @@ def modulated_norm(x: Tensor, modulation: Modulation | None) -> Tensor:
         return F.layer_norm(x, size)
     scale, shift = modulation
     if scale.ndim == 1:  # then it is what a norm's own weights are
-        return F.layer_norm(x, size, scale, shift)
+        return F.layer_norm(x, size, scale.to(x.dtype), shift.to(x.dtype))  # autocast makes them of another one
     return torch.addcmul(shift, F.layer_norm(x, size), scale)
 
 
