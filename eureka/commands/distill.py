@@ -157,7 +157,7 @@ class Distill:
 def find_expert(text: str) -> Expert:
     """The expert that a word of the command line means. Raises UserError if there is none."""
     task, equals, path = text.partition("=")
-    if equals:
+    if equals and not Path(text).exists():
         if not path.endswith(".onnx"):
             raise UserError(f"{text}: expected TASK=policy.onnx, or the folder of a run or a search.")
         return load_onnx_expert(task, Path(path))
