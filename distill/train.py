@@ -20,7 +20,6 @@ Axes: none of its own; see `distill.clone` and `distill.dagger`.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -45,6 +44,7 @@ from distill.train_config import to_json
 from distill.train_request import DistillRequest, read_request, weights_digest
 from distill.train_state import latest_state, save_state
 from rl.record import RunWriter, read_json, write_json_atomic
+from rl.train import available_threads
 from tasks.errors import UserError
 
 RESULT = "result.json"
@@ -95,7 +95,7 @@ class Distillation:
         """Load experts and the generalist that is added to, and find out whose bodies are whose."""
         self.request, self.config, self.folder, self.watcher = request, request.config, folder, watcher
         self._began = time.monotonic()
-        self.threads = self.config.threads or len(os.sched_getaffinity(0))
+        self.threads = self.config.threads or available_threads()
         self.experts: dict[str, Expert] = {}
         for file in request.experts:
             expert = file.load()

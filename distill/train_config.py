@@ -68,9 +68,9 @@ class DistillConfig:
     """How actions are scaled."""
     steps: int = 6000
     """Optimiser steps in all: cloning and all rounds."""
-    clone_share: float = 0.3
+    clone_share: float = 0.2
     """Share of the steps that go before the first round; the rounds have equal parts of the rest."""
-    rounds: int = 4
+    rounds: int = 6
     """Rounds in which the student acts and the experts label what it visits; 0: cloning alone."""
     episodes: int = 32
     """Episodes of each task that its expert plays for cloning."""

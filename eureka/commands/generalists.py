@@ -19,12 +19,13 @@ from rich.table import Table
 
 from distill.checkpoint import META, WEIGHTS
 from distill.evaluate import EXPERT, HELD_OUT, IDLE, STUDENT, Measure, Price, SkillReport, evaluate_skill, prices
+from distill.experts import Expert, load_checkpoint_expert, load_onnx_expert
 from distill.export import export_head
 from distill.generalist import Generalist, is_generalist, load_generalist
 from distill.told import FELL, Obeyed, told_words
 from eureka.commands.places import find_checkpoint
+from eureka.generalist_page import EVALUATION, write_page
 from rl.acting import Player
-from rl.checkpoint import load_policy
 from rl.grid import Cell, record_grid
 from rl.record import write_atomic, write_json_atomic
 from rl.video import record_video
@@ -34,7 +35,6 @@ from tasks.task import Task
 
 EXECUTES, EULER_STEPS = (1, 2, 4, 8, 16), (1, 2, 4)
 """What `--prices` tries."""
-REPORT = "evaluation.json"
 
 Names = tyro.conf.UseAppendAction[tuple[str, ...]]
 
@@ -77,7 +77,7 @@ class EvaluateOptions(ActOptions):
     """Where RUN is a generalist: its tasks beside their experts, and beside doing nothing."""
 
     expert: Names = ()
-    """TASK=RUN: where the expert of a task is, in place of where it was when it taught."""
+    """TASK=RUN or TASK=policy.onnx: the expert of a task, in place of the one that taught it."""
     prices: bool = False
     """Also with 1, 2, 4, 8, 16 actions of a chunk carried out, and in 1, 2, 4 Euler steps."""
 
@@ -101,7 +101,7 @@ def find_generalist(place: Path) -> Path | None:
 
 
 def evaluate(folder: Path, options: EvaluateOptions, episodes: int, seed: int, threads: int, as_json: bool) -> int:
-    """Measure a generalist's skills, print them, and keep them as evaluation.json in its folder."""
+    """Measure a generalist's skills, print them, and keep them as evaluation.json and report.html in its folder."""
     generalist = load_generalist(folder)
     chosen = options.tasks(generalist)
     given = _given_experts(options.expert, chosen)
@@ -119,10 +119,12 @@ def evaluate(folder: Path, options: EvaluateOptions, episodes: int, seed: int, t
     data = {"generalist": str(folder), "episodes": episodes, "noise": options.noise,
             "skills": [dataclasses.asdict(report) for report in reports],
             "prices": [dataclasses.asdict(price) for price in priced]}  # fmt: skip
+    page = None
     try:
-        write_json_atomic(folder / REPORT, data)
-    except OSError as error:
-        console.print(f"cannot write {folder / REPORT}: {error.strerror}.")
+        write_json_atomic(folder / EVALUATION, data)
+        page = write_page(folder)
+    except OSError as error:  # a generalist may lie where it can only be read
+        console.print(f"cannot write into {folder}: {error.strerror}.")
     if as_json:
         print(json.dumps(data, indent=1))
         return 0
@@ -135,6 +137,8 @@ def evaluate(folder: Path, options: EvaluateOptions, episodes: int, seed: int, t
                 out.print(matrix_table(f"{report.task}, {who}: told (rows), did (columns)", report.runs[who].obeyed))
     if priced:
         out.print(price_table(priced))
+    if page is not None:
+        out.print(f"page: {page}")
     return 0
 
 
@@ -145,19 +149,28 @@ def find_expert(
 
     Raises UserError where the named one cannot be used.
     """
-    if given is not None:
-        return load_policy(find_checkpoint(given), task)
     skill = generalist.skill(task.name)
+    if given is not None:
+        return _load(given, skill.task_ref, task).policy
     path = folder / skill.expert
     if not skill.expert or not path.exists():
         where = f"its expert {skill.expert} is not there" if skill.expert else "it is not known who its expert was"
         say(f"{task.name}: {where}; --expert {task.name}=RUN names one.")
         return None
-    policy = load_policy(find_checkpoint(path), task)
-    if skill.expert_sha256 and policy.meta.get("sha256") != skill.expert_sha256:
+    expert = _load(path, skill.task_ref, task)
+    if expert.sha256 != skill.expert_sha256:
         say(f"{task.name}: {path} is not the expert that taught it; --expert {task.name}=RUN takes it nevertheless.")
         return None
-    return policy
+    return expert.policy
+
+
+def _load(place: Path, task_ref: str, task: Task) -> Expert:
+    """An expert of a task, from a checkpoint or an ONNX file. Raises UserError for one of another task."""
+    onnx = place.suffix == ".onnx"
+    expert = load_onnx_expert(task_ref, place) if onnx else load_checkpoint_expert(find_checkpoint(place))
+    if expert.task.name != task.name:
+        raise UserError(f"{place}: an expert of '{expert.task.name}', not of '{task.name}'.")
+    return expert
 
 
 def _given_experts(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Path]:
