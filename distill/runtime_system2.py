@@ -156,7 +156,10 @@ class SystemTwo:
             return list(self.history)
         last = self.history[-1]
         held = now_s - self._told_s
-        return [*self.history[:-1], replace(last, held_s=held if last.subtask.until is None else min(held, last.subtask.until))]
+        return [
+            *self.history[:-1],
+            replace(last, held_s=held if last.subtask.until is None else min(held, last.subtask.until)),
+        ]
 
     def _latency(self, began: float) -> dict[str, Any]:
         latency_s = time.perf_counter() - began

@@ -23,7 +23,6 @@ from distill.runtime_clock import Rates
 from distill.runtime_driver import Driver, ExpertDriver, HeadDriver
 from distill.runtime_eyes import Eyes
 from distill.runtime_journal import RESULT, Journal
-from distill.runtime_system2 import Rhythm
 from distill.runtime_video import film_run
 from eureka.commands.places import find_checkpoint
 from eureka.planner_openai import OpenAIPlanner, PlannerConfig
@@ -104,8 +103,8 @@ def act(wishes: Wishes, say: Callable[[str], None]) -> Session:
     task = registry.make(wishes.task)
     if task.commands is None:
         raise UserError(
-            f"task '{task.name}' has no commands, so there is nothing to plan; take ant-tour, or a task whose name ends "
-            "in -command."
+            f"task '{task.name}' has no commands, so there is nothing to plan; take ant-tour, or a task whose name "
+            "ends in -command."
         )
     if wishes.tours < 1 or wishes.seed < 0:
         raise UserError(f"{wishes.tours} tours from seed {wishes.seed}; expected at least 1, and 0.")

@@ -63,8 +63,8 @@ class PlannerConfig:
     def __post_init__(self) -> None:
         if not (self.request_timeout_s > 0 and self.deadline_s > 0 and self.retries >= 0):
             raise UserError(
-                f"the planner's times are {self.request_timeout_s} and {self.deadline_s} s with {self.retries} retries; "
-                "expected times above 0 and at least 0 retries."
+                f"the planner's times are {self.request_timeout_s} and {self.deadline_s} s with {self.retries} "
+                "retries; expected times above 0 and at least 0 retries."
             )
         if self.image_detail not in (None, "low", "high", "auto"):
             raise UserError(f"image detail is '{self.image_detail}'; expected low, high or auto.")
@@ -229,7 +229,9 @@ class OpenAIPlanner:
         if not (secret.isascii() and secret.isprintable()):
             raise UserError("OPENAI_API_KEY holds characters that cannot be sent: set it to the key alone.")
         if not self.model:
-            raise UserError("the openai planner has no model: name one that sees pictures with --model or OPENAI_MODEL.")
+            raise UserError(
+                "the openai planner has no model: name one that sees pictures with --model or OPENAI_MODEL."
+            )
         if not re.match(r"https?://[^/]+", self.base_url):
             raise UserError(f"OPENAI_BASE_URL is '{self.base_url[:80]}': expected http://HOST/v1 or https://HOST/v1.")
 

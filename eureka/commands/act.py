@@ -29,7 +29,7 @@ class Act:
     """Carry out a goal: a planner breaks it into instructions, a policy acts on them at control rate."""
 
     task: str
-    """A task with commands: ant-tour, humanoid-tour, or one to be told by script or by hand, such as ant-command."""
+    """A tour (ant-tour, humanoid-tour), or a task with commands, such as ant-command, told by script or hand."""
     policy: Path
     """Folder of a generalist, or a run or checkpoint of the commanded task, which is driven by the commands' numbers."""
     planner: str = "oracle"
