@@ -1,12 +1,12 @@
 """What System 1's action head costs: time per chunk, actions per second, training samples per second.
 
-    python benchmarks/head.py --presets toy tiny --compile
+    python benchmarks/head.py --presets toy tiny --compile --onnx
     python benchmarks/head.py --presets base n1 --device cuda --compile
 
 chunk:    the whole sampler (states and context in, a chunk of the preset's horizon out, the config's Euler steps) for a
           body of 48 state numbers and 12 actions, by batch: eager, compiled by inductor, and on CUDA as a CUDA graph.
           The context's tokens are given: on a robot they are made once an instruction. Also in one Euler step, and the
-          regression head, which takes one.
+          regression head, which takes one. With --onnx also the exported file in ONNX Runtime, one thread.
 training: forward, backward and AdamW on --train-batch samples, float32.
 
 On a CPU one thread is used and the process's processor time counts, so that other work on the machine disturbs little;
@@ -19,8 +19,11 @@ import argparse
 import dataclasses
 import functools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +32,7 @@ from distill.action_head import ActionHead
 from distill.batch import Demonstration, Observation
 from distill.config import HEADS, HeadConfig, head_config
 from distill.embodiments import Embodiment, EmbodimentTable
-from distill.export import Sampler, random_inputs
+from distill.export import Sampler, export_head, random_inputs
 from distill.normalize import compute_statistics
 
 STATE, ACTION = 48, 12
@@ -99,7 +102,19 @@ def as_cuda_graph(sampler: Callable[..., Tensor], inputs: list[Tensor]) -> Calla
     return graph.replay
 
 
-def chunk_calls(config: HeadConfig, batch: int, device: torch.device, compiled: bool) -> Calls:
+@functools.cache
+def onnx_session(config: HeadConfig) -> Any:
+    """The exported sampler in ONNX Runtime; exporting takes seconds to minutes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        report = export_head(make_head(config, torch.device("cpu")), NAME, Path(folder) / "head.onnx")
+        return onnxruntime.InferenceSession(report["path"], options, providers=["CPUExecutionProvider"])
+
+
+def chunk_calls(config: HeadConfig, batch: int, device: torch.device, compiled: bool, onnx: bool = False) -> Calls:
     """Ways to make a chunk, by name."""
     head = make_head(config, device).eval()
     inputs = [value.to(device) for value in random_inputs(head, NAME, batch).values()]
@@ -109,6 +124,9 @@ def chunk_calls(config: HeadConfig, batch: int, device: torch.device, compiled: 
         calls["compiled"] = functools.partial(torch.compile(sampler), *inputs)
     if device.type == "cuda":
         calls["cuda graph"] = as_cuda_graph(sampler, inputs)
+    if onnx:
+        given = {name: value.numpy() for name, value in random_inputs(head, NAME, batch).items()}
+        calls["onnx"] = functools.partial(onnx_session(config).run, None, given)
     calls["1 step"] = functools.partial(one_step, *inputs)
     if config.objective == "flow":
         baseline = make_head(dataclasses.replace(config, objective="regression"), device).eval()
@@ -143,8 +161,10 @@ def report(preset: str, args: argparse.Namespace, device: torch.device) -> None:
         f"{preset}: {config.layers} x {config.width}, {total / 1e6:.2f} M parameters, {adapter / 1e6:.2f} M of them "
         f"the body's; chunks of {config.horizon}, {config.sampling_steps} steps, {config.context_tokens} context tokens"
     )
+    if args.onnx and device.type != "cpu":
+        raise SystemExit("--onnx is measured on the CPU; leave it out, or --device.")
     for batch in args.batches:
-        found = medians_ms(chunk_calls(config, batch, device, args.compile), device, args.rounds)
+        found = medians_ms(chunk_calls(config, batch, device, args.compile, args.onnx), device, args.rounds)
         for name, ms in found.items():
             rate = 1e3 * batch * config.horizon / ms
             print(
@@ -166,6 +186,7 @@ def main() -> None:
     parser.add_argument("--train-batch", type=int, default=256)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="also compiled by inductor: minutes of compiling")
+    parser.add_argument("--onnx", action="store_true", help="also in ONNX Runtime, on its CPU")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -28,7 +28,7 @@ from distill.batch import Demonstration, MixedBatch, Observation, merge, split
 from distill.config import HeadConfig
 from distill.embodiments import Embodiment, EmbodimentTable
 from distill.flow import draw_times, euler, guided_euler, interpolate, masked_mean
-from distill.layers import Adapter, KeysValues, Trunk, sinusoidal_code
+from distill.layers import Adapter, KeysValues, Modulation, Trunk, sinusoidal_code
 from distill.normalize import Normalizer
 from tasks.errors import UserError
 
@@ -50,6 +50,15 @@ class _Read:
     states: Tensor  # (B, T, D)
     states_mask: Tensor | None  # (B, T)
     context: tuple[list[KeysValues], Tensor]
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """A flow time as the transformer takes it."""
+
+    modulations: list[Modulation]
+    bias: Tensor  # of the action encoder: (D,) or (B, 1, D)
+    weight: Tensor  # of the same, (D, A)
 
 
 class ActionHead(nn.Module):
@@ -181,18 +190,17 @@ class ActionHead(nn.Module):
         scale = self.action_scales[name]
         if self.config.objective == "regression":
             x = self.action_position.new_zeros(shape)
-            return scale.invert(self._predict(name, read, x, x.new_zeros(1), None))
+            return scale.invert(self._predict(name, read, x, self._start(name), None))
         if noise is None:
             noise = torch.randn(shape, generator=generator, device=self.action_position.device)
         elif tuple(noise.shape) != shape:
             raise UserError(f"noise for '{name}' has shape {tuple(noise.shape)}, expected {shape}.")
+        noise = noise.contiguous()  # a product's last bit may depend on strides
         times = torch.arange(steps, device=noise.device, dtype=noise.dtype) / steps
-        codes = sinusoidal_code(times, self.config.width)
-        modulations = self.trunk.modulations(codes)
+        moments = self._moments(name, times, shared=True)
 
         def velocity(x: Tensor, step: int) -> Tensor:
-            at = slice(step, step + 1)
-            return self._decode(name, read, x, codes[at], modulations[at], None)
+            return self._predict(name, read, x, moments[step], None)
 
         if guide is None:
             return scale.invert(euler(velocity, noise, steps))
@@ -223,8 +231,7 @@ class ActionHead(nn.Module):
         data = _zeroed(self.action_scales[name](given), mask)
         read = self._read(name, demonstration.observation, generator)
         if config.objective == "regression":
-            at_start = data.new_zeros(1)
-            predicted = self._predict(name, read, torch.zeros_like(data), at_start, mask)
+            predicted = self._predict(name, read, torch.zeros_like(data), self._start(name), mask)
             return masked_mean((predicted - data).abs(), mask)
         if times is None:
             times = draw_times(
@@ -233,23 +240,31 @@ class ActionHead(nn.Module):
         if noise is None:
             noise = torch.randn(shape, generator=generator, device=data.device, dtype=data.dtype)
         x, target = interpolate(noise, data, times)
-        return masked_mean((self._predict(name, read, x, times, mask) - target).square(), mask)
+        (moment,) = self._moments(name, times, shared=False)
+        return masked_mean((self._predict(name, read, x, moment, mask) - target).square(), mask)
 
-    def _predict(self, name: str, read: _Read, x: Tensor, times: Tensor, mask: Tensor | None) -> Tensor:
-        """What the transformer says of normalised actions x (B, H, A) at times (B,) or (1,)."""
-        code = sinusoidal_code(times, self.config.width)
-        return self._decode(name, read, x, code, self.trunk.modulations(code), mask)
+    def _moments(self, name: str, times: Tensor, shared: bool) -> list[_Moment]:
+        """What the transformer needs of flow times: of each of (n,) that holds for all samples, or of samples' own (B,)
+        together."""
+        codes = sinusoidal_code(times, self.config.width)
+        weight, biases = self.adapters[name].action_encoder.folded(codes)
+        modulations = self.trunk.modulations(codes, shared)
+        each = biases.unbind(0) if shared else (biases[:, None],)
+        return [_Moment(*parts, weight) for parts in zip(modulations, each, strict=True)]
 
-    def _decode(self, name: str, read: _Read, x: Tensor, code: Tensor, modulations: Tensor,
-                mask: Tensor | None) -> Tensor:  # fmt: skip
-        """The same, of time codes (B or 1, D) and their modulations. mask: valid steps (B, H); None: all."""
+    def _start(self, name: str) -> _Moment:
+        """Time 0, for all samples."""
+        return self._moments(name, self.action_position.new_zeros(1), shared=True)[0]
+
+    def _predict(self, name: str, read: _Read, x: Tensor, moment: _Moment, mask: Tensor | None) -> Tensor:
+        """What the transformer says of normalised actions x (B, H, A). mask: valid steps (B, H); None: all."""
         adapter, horizon = self.adapters[name], x.shape[1]
-        tokens = adapter.action_encoder(x, code) + self.action_position[:, :horizon]
+        tokens = adapter.action_encoder(x, moment.weight, moment.bias) + self.action_position[:, :horizon]
         whole = None
         if mask is not None or read.states_mask is not None:
             parts = ((read.states, read.states_mask), (tokens, mask))
             whole = torch.cat([_mask_or_all(given, part[:, :, 0], "mask", exact=True) for part, given in parts], dim=1)
-        out = self.trunk(torch.cat([read.states, tokens], dim=1), modulations, read.context, whole)
+        out = self.trunk(torch.cat([read.states, tokens], dim=1), moment.modulations, read.context, whole)
         return adapter.action_decoder(out[:, -horizon:])
 
     def _read(self, name: str, observation: Observation, generator: torch.Generator | None) -> _Read:

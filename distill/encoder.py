@@ -56,7 +56,6 @@ class ScratchEncoder(nn.Module):
                 self.patches = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
                 self.patch_position = nn.Parameter(0.02 * torch.randn(1, patches, config.width))
             self.blocks = nn.ModuleList(Block(config.width, config.heads, 4, None) for _ in range(config.layers))
-        self.register_buffer("unmodulated", torch.zeros(1, 2, config.width), persistent=False)
 
     def forward(self, instructions: Sequence[str], images: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens (B, L, C) and mask (B, L); L is `words`, and the number of patches more where there are images.
@@ -109,5 +108,5 @@ class ScratchEncoder(nn.Module):
         # An instruction without a word has nothing to attend to; its tokens are masked whatever they become.
         attended = mask | ~mask.any(dim=1, keepdim=True)
         for block in self.blocks:
-            tokens = block(tokens, self.unmodulated, None, attended[:, None, None, :])
+            tokens = block(tokens, None, None, attended[:, None, None, :])
         return tokens, mask

@@ -5,7 +5,8 @@ and actions themselves; the flow time scales and shifts what an attention reads 
 gates). Unlike there, masks reach every attention, and a context has one learned token that is always valid, so that no
 attention is without anything to attend to.
 
-Where one flow time holds for all samples, as in sampling, its modulation has one row and is shared by the batch.
+Where one flow time holds for all samples, as in sampling, its scale and shift are the weight and bias of a norm. At
+batch 1 much of a sampler's time goes into starting operations, so that there are few of them: see benchmarks/head.py.
 
 Knows nothing of flows, losses, padding sizes or units.
 
@@ -26,6 +27,8 @@ TIME_STEPS = 1000.0
 """Flow time 1 is 1000 in the code's units, as diffusion models count their steps."""
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values (B, heads, L, D / heads)."""
+Modulation = tuple[Tensor, Tensor]
+"""Scale and shift of normalised tokens: (D,) for all samples, or (B, 1, D)."""
 
 
 def sinusoidal_code(times: Tensor, width: int) -> Tensor:
@@ -37,30 +40,41 @@ def sinusoidal_code(times: Tensor, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention; keys and values are made by themselves, so that those of a fixed context are made once."""
+    """Multi-head attention, to a source or to the tokens themselves. Of a source, keys and values are made by
+    themselves, so that those of a fixed context are made once; of the tokens, all three in one product."""
 
-    def __init__(self, width: int, heads: int, source_width: int) -> None:
+    def __init__(self, width: int, heads: int, source_width: int | None) -> None:
+        """source_width: of the source's tokens; None: it attends to its own."""
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(source_width, 2 * width)
+        if source_width is None:
+            self.query_key_value = nn.Linear(width, 3 * width)
+        else:
+            self.query = nn.Linear(width, width)
+            self.key_value = nn.Linear(source_width, 2 * width)
         self.output = nn.Linear(width, width)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, T, parts x D) -> parts times (B, heads, T, D / heads)."""
+        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def keys_values(self, source: Tensor) -> KeysValues:
         """Of source tokens (B, L, source_width)."""
-        keys, values = self.key_value(source).chunk(2, dim=-1)
-        return self._split(keys), self._split(values)
+        keys, values = self._split(self.key_value(source), 2)
+        return keys, values
 
-    def forward(self, x: Tensor, source: KeysValues, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, source: KeysValues | None, mask: Tensor | None) -> Tensor:
         """Attend from tokens (B, T, D). Keys and values may have one row for all samples, and so may the mask.
 
-        mask: (B, 1, 1, L) bool, True where a token may be attended to; every row has one. None: all may.
+        source: keys and values; None: the tokens' own. mask: (B, 1, 1, L) bool, True where a token may be attended to,
+        or what is added to the scores; every row has one. None: all may.
         """
-        keys, values = (part.expand(x.shape[0], -1, -1, -1) for part in source)
-        attended = F.scaled_dot_product_attention(self._split(self.query(x)), keys, values, attn_mask=mask)
+        if source is None:
+            queries, keys, values = self._split(self.query_key_value(x), 3)
+        else:
+            queries = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            keys, values = (part.expand(x.shape[0], -1, -1, -1) for part in source)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return self.output(attended.transpose(1, 2).flatten(2))
 
 
@@ -71,23 +85,29 @@ class Block(nn.Module):
         """context_width: of the tokens that it attends to; None: it attends to its own."""
         super().__init__()
         self.cross = context_width is not None
-        self.attention_norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.attention = Attention(width, heads, width if context_width is None else context_width)
+        self.attention = Attention(width, heads, context_width)
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward = nn.Sequential(
             nn.Linear(width, feedforward * width), nn.GELU(approximate="tanh"), nn.Linear(feedforward * width, width)
         )
 
-    def forward(self, x: Tensor, modulation: Tensor, source: KeysValues | None, mask: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D). modulation: (B or 1, 2, D). source: keys and values of the context, or None."""
-        read = modulated(self.attention_norm(x), modulation)
-        x = x + self.attention(read, self.attention.keys_values(read) if source is None else source, mask)
+    def forward(
+        self, x: Tensor, modulation: Modulation | None, source: KeysValues | None, mask: Tensor | None
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D). source: keys and values of the context, or None."""
+        x = x + self.attention(modulated_norm(x, modulation), source, mask)
         return x + self.feedforward(self.feedforward_norm(x))
 
 
-def modulated(x: Tensor, modulation: Tensor) -> Tensor:
-    """Scaled and shifted tokens (B, T, D); modulation (B or 1, 2, D) is 1 less than the scale, and the shift."""
-    return x * (1.0 + modulation[:, None, 0]) + modulation[:, None, 1]
+def modulated_norm(x: Tensor, modulation: Modulation | None) -> Tensor:
+    """Normalised tokens (B, T, D), scaled and shifted; None: only normalised."""
+    size = x.shape[-1:]
+    if modulation is None:
+        return F.layer_norm(x, size)
+    scale, shift = modulation
+    if scale.ndim == 1:  # then it is what a norm's own weights are
+        return F.layer_norm(x, size, scale.to(x.dtype), shift.to(x.dtype))  # autocast makes them of another one
+    return torch.addcmul(shift, F.layer_norm(x, size), scale)
 
 
 class Trunk(nn.Module):
@@ -106,11 +126,19 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(
             Block(width, heads, feedforward, context_width if number % 2 == 0 else None) for number in range(layers)
         )
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
 
-    def modulations(self, time_code: Tensor) -> Tensor:
-        """Of time codes (n, D): (n, blocks + 1, 2, D)."""
-        return self.modulation(self.time(time_code)).unflatten(-1, (self.depth + 1, 2, self.width))
+    def modulations(self, time_codes: Tensor, shared: bool) -> list[list[Modulation]]:
+        """How all blocks, and behind them the last norm, are modulated at each of some times.
+
+        time_codes: (n, D). shared: n times that each hold for all samples, n lists, parts of (D,). Else the n samples'
+        own times, one list, parts of (n, 1, D).
+        """
+        found = self.modulation(self.time(time_codes)).unflatten(-1, (self.depth + 1, 2, self.width))
+        scales, shifts = 1.0 + found[:, :, 0], found[:, :, 1]
+        if not shared:
+            return [list(zip(scales[:, :, None].unbind(1), shifts[:, :, None].unbind(1), strict=True))]
+        each = zip(scales.unbind(0), shifts.unbind(0), strict=True)
+        return [list(zip(scale.unbind(0), shift.unbind(0), strict=True)) for scale, shift in each]
 
     def read_context(self, context: Tensor, mask: Tensor) -> tuple[list[KeysValues], Tensor]:
         """What the blocks need of a context, made once a chunk: keys and values of each block that attends to it, and
@@ -119,28 +147,41 @@ class Trunk(nn.Module):
         tokens = torch.cat([null, self.context_norm(context)], dim=1)
         sources = [block.attention.keys_values(tokens) for block in self.blocks if block.cross]
         always = mask.new_ones(mask.shape[0], 1)
-        return sources, torch.cat([always, mask], dim=1)[:, None, None, :]
+        return sources, _scores(torch.cat([always, mask], dim=1), tokens.dtype)
 
     def forward(
-        self, x: Tensor, modulations: Tensor, context: tuple[list[KeysValues], Tensor], mask: Tensor | None
+        self,
+        x: Tensor,
+        modulations: list[Modulation],
+        context: tuple[list[KeysValues], Tensor],
+        mask: Tensor | None,
     ) -> Tensor:
         """State and action tokens (B, T, D) -> (B, T, D).
 
-        modulations: (B or 1, blocks + 1, 2, D). mask: (B, T), which tokens are valid; every row has one. None: all.
+        mask: (B, T), which tokens are valid; every row has one. None: all.
         """
         sources, context_mask = context
-        own_mask = None if mask is None else mask[:, None, None, :]
+        own_mask = None if mask is None else _scores(mask, x.dtype)
         remaining = iter(sources)
-        for number, block in enumerate(self.blocks):
+        for block, modulation in zip(self.blocks, modulations, strict=False):
             if block.cross:
-                x = block(x, modulations[:, number], next(remaining), context_mask)
+                x = block(x, modulation, next(remaining), context_mask)
             else:
-                x = block(x, modulations[:, number], None, own_mask)
-        return modulated(self.norm(x), modulations[:, self.depth])
+                x = block(x, modulation, None, own_mask)
+        return modulated_norm(x, modulations[self.depth])
+
+
+def _scores(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores (B, 1, 1, L): nothing where the mask (B, L) is True, else minus infinity."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -math.inf)[:, None, None, :]
 
 
 class ActionEncoder(nn.Module):
-    """Actions and their flow time as tokens, as in GR00T: a linear layer, the time's code beside it, swish, another."""
+    """Actions and their flow time as tokens, as in GR00T: a linear layer, the time's code beside it, swish, another.
+
+    Nothing stands between the first two products, so that they are carried out as one, and the time's part of the
+    second once for each time, not for each action.
+    """
 
     def __init__(self, action_size: int, width: int) -> None:
         super().__init__()
@@ -148,10 +189,16 @@ class ActionEncoder(nn.Module):
         self.mix = nn.Linear(2 * width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, actions: Tensor, time_code: Tensor) -> Tensor:
-        """(B, H, A) and time codes (B or 1, D) -> (B, H, D)."""
-        times = time_code[:, None].expand(actions.shape[0], actions.shape[1], -1)
-        return self.output(F.silu(self.mix(torch.cat([self.embed(actions), times], dim=-1))))
+    def folded(self, time_codes: Tensor) -> tuple[Tensor, Tensor]:
+        """The first two products as one: its weight (D, A), and its bias (n, D) at times of codes (n, D)."""
+        actions, times = self.mix.weight.chunk(2, dim=1)
+        bias = self.mix.bias + actions @ self.embed.bias
+        return actions @ self.embed.weight, F.linear(time_codes, times, bias)
+
+    def forward(self, actions: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(B, H, A) -> (B, H, D). bias: (D,), or each sample's own (B, 1, D)."""
+        hidden = F.linear(actions, weight, bias) if bias.ndim == 1 else F.linear(actions, weight) + bias
+        return self.output(F.silu(hidden))
 
 
 class Adapter(nn.Module):

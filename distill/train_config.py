@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from distill.config import (
     EncoderConfig,
     HeadConfig,
@@ -66,9 +68,9 @@ class DistillConfig:
     """How actions are scaled."""
     steps: int = 6000
     """Optimiser steps in all: cloning and all rounds."""
-    clone_share: float = 0.3
+    clone_share: float = 0.2
     """Share of the steps that go before the first round; the rounds have equal parts of the rest."""
-    rounds: int = 4
+    rounds: int = 6
     """Rounds in which the student acts and the experts label what it visits; 0: cloning alone."""
     episodes: int = 32
     """Episodes of each task that its expert plays for cloning."""
@@ -94,13 +96,15 @@ class DistillConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.998
-    """The student that acts, is saved and is measured is the mean of the weights of the last 1 / (1 - this) steps or so."""
+    """The student that acts is the running mean of the weights that are trained, of some 1 / (1 - this) steps."""
     precision: str = "float32"
     """What products are computed in while training: float32 or bfloat16 (torch's autocast)."""
     seed: int = 0
     """Of the weights, the episodes, the order of samples and the noise."""
     threads: int = 0
     """CPU threads of physics and of training, 0 for all cores; the student does not depend on it."""
+    device: str = "cpu"
+    """torch device of the student; the worlds are on the CPU."""
     save_steps: int = 250
     """Steps from one saved state to the next: what a kill may cost."""
 
@@ -116,6 +120,7 @@ class DistillConfig:
         for kind in ("state", "action"):
             choice(f"{kind}_normalization", getattr(self, f"{kind}_normalization"), MODES)
         choice("precision", self.precision, PRECISIONS)
+        _require_device(self.device)
         if self.encoder.tokens > self.head.context_tokens or self.encoder.width != self.head.context_width:
             raise UserError(
                 f"the encoder gives {self.encoder.tokens} tokens of width {self.encoder.width}, the head takes "
@@ -146,11 +151,16 @@ class DistillConfig:
         return tuple(clone + (self.steps - clone) * number // self.rounds for number in range(self.rounds + 1))
 
 
-def distill_config(preset: str = "tiny", settings: Mapping[str, Any] | None = None) -> DistillConfig:
-    """A preset of head and encoder with some fields replaced.
+def distill_config(
+    preset: str = "tiny",
+    settings: Mapping[str, Any] | None = None,
+    made: tuple[HeadConfig, EncoderConfig] | None = None,
+) -> DistillConfig:
+    """A preset of head and encoder, or the configs of a head that was `made` before, with some fields replaced.
 
     settings: fields of `DistillConfig`; "head", "encoder" and "body" hold mappings of their own fields, "bodies" one
     such mapping for each embodiment, over "body". Raises UserError for an unknown field and a value that cannot work.
+    A head that was made keeps its sizes.
     """
     values = dict(settings or {})
     refuse_unknown(values, DistillConfig, "")
@@ -161,6 +171,10 @@ def distill_config(preset: str = "tiny", settings: Mapping[str, Any] | None = No
     for name, changes in groups["bodies"].items():
         refuse_unknown(_group(changes, f"bodies.{name}"), BodyConfig, f"bodies.{name}.")
         bodies[name] = dataclasses.replace(body, **changes)
+    if made is not None:
+        if groups["head"] or groups["encoder"]:
+            raise UserError("head and encoder are those of the trained generalist; leave settings of them away.")
+        return DistillConfig(head=made[0], encoder=made[1], body=body, bodies=bodies, **values)
     encoder = {"image_size": 0, **groups["encoder"]}
     return DistillConfig(
         head=head_config(preset, groups["head"]), encoder=encoder_config(preset, encoder), body=body, bodies=bodies,
@@ -187,6 +201,14 @@ def from_json(data: Any) -> DistillConfig:
         for name, body in _group(values["bodies"], "config.bodies").items()
     }
     return DistillConfig(**values)
+
+
+def _require_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without CUDA
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"device is '{device}', which is not here ({reason}); use device 'cpu'.") from None
 
 
 def _group(value: Any, name: str) -> Mapping[str, Any]:

@@ -40,6 +40,7 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("eureka.commands.check:Check", "the gate's verdict on a reward file or a raw reply"),
     "search": Entry("eureka.commands.search:Search", "let a designer write rewards, train under each, improve them"),
     "train": Entry("eureka.commands.train:Train", "train one policy under one reward"),
+    "distill": Entry("eureka.commands.distill:Distill", "experts of many bodies into one policy that is told by words"),
     "evaluate": Entry("eureka.commands.policies:Evaluate", "measure a trained policy on held-out episodes"),
     "play": Entry("eureka.commands.policies:Play", "film a trained policy, or watch it in a window"),
     "export": Entry("eureka.commands.policies:Export", "write a trained policy as ONNX"),

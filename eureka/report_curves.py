@@ -41,14 +41,14 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], unit: str) -> list[Cur
     if not metrics:
         return []
     curves = [
-        _plain(metrics, "fitness", f"fitness, {unit}" if unit else "fitness", "fitness"),
-        _plain(metrics, "episode_length_s", "episode length, s", "length"),
+        plain_curve(metrics, "fitness", f"fitness, {unit}" if unit else "fitness", "fitness"),
+        plain_curve(metrics, "episode_length_s", "episode length, s", "length"),
     ]
     names: dict[str, None] = {}
     for record in metrics:
         names.update(dict.fromkeys(record.get("components") or {}))
     if "total" not in names:
-        curves.append(_plain(metrics, "reward_mean", "total reward per step", "total"))
+        curves.append(plain_curve(metrics, "reward_mean", "total reward per step", "total"))
     ordered = sorted(names, key=lambda name: name != "total")
     curves += [_component(metrics, name) for name in ordered]
     return [curve for curve in curves if curve.points]
@@ -60,7 +60,8 @@ def component_names(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in last if name != "total"]
 
 
-def _plain(metrics: Sequence[Mapping[str, Any]], key: str, title: str, kind: str) -> Curve:
+def plain_curve(metrics: Sequence[Mapping[str, Any]], key: str, title: str, kind: str) -> Curve:
+    """A quantity that has one number an iteration: `key` of the records, under a title."""
     points = []
     for record in metrics:
         value = number(record.get(key))

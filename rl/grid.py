@@ -33,7 +33,7 @@ class Cell:
     player: Player
     """Who acts, for this rollout."""
     caption: Callable[[TaskEnv], str]
-    """The line below it, asked for each control step."""
+    """The one or two lines below it, asked for at each control step."""
 
 
 def record_grid(

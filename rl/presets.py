@@ -83,7 +83,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "ant-command": {
         "num_envs": 1024,
         "steps_per_env": 16,
-        "iterations": 250,
+        "iterations": 300,
         "save_interval": 50,
         "eval_episodes": 256,
         "ppo": {

@@ -1,4 +1,4 @@
-"""Several reels side by side in one video, each with a line of text below it, drawn like `rl.render`'s.
+"""Several reels side by side in one video, each with two lines of text below it, drawn like `rl.render`'s.
 
 All run in the same time. Like that file this one imports neither torch nor mujoco at the top: a child starts fast.
 Axes: F frames.
@@ -15,8 +15,8 @@ import numpy as np
 
 from rl.render import FRAME_TIMEOUT_S, PROBE_TIMEOUT_S, Reel, in_child, open_encoder, pictures
 
-CAPTION_PX = 20
-"""Height of the line below each cell, an even number."""
+CAPTION_PX = 34
+"""Height of the two lines below each cell, an even number."""
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
@@ -27,7 +27,7 @@ class Panel:
     reel: Reel
     """What is shown; all of a grid have the same size, frame rate and number of frames."""
     captions: tuple[str, ...]
-    """F texts, one a frame."""
+    """F texts of one or two lines, one a frame."""
 
 
 def encode_grid(panels: Sequence[Panel], columns: int, renderer: str, path: str) -> None:
@@ -49,21 +49,20 @@ def _encode_grid(panels: tuple[Panel, ...], columns: int, renderer: str, path: s
                 canvas[y : y + first.height, x : x + first.width] = next(frames)
                 text = panel.captions[number]
                 if text not in lines:
-                    lines[text] = _line(text, first.width)
+                    lines[text] = _lines(text, first.width)
                 canvas[y + first.height : y + height, x : x + first.width] = lines[text]
             encoder.send(canvas)
 
 
-def _line(text: str, width: int) -> np.ndarray:
-    """A line of text as a picture (CAPTION_PX, width, 3); what does not fit is cut."""
+def _lines(text: str, width: int) -> np.ndarray:
+    """A text of one or two lines as a picture (CAPTION_PX, width, 3); what does not fit is cut."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (width, CAPTION_PX), PAPER)
     draw = ImageDraw.Draw(image)
-    shown = text
-    while shown and draw.textlength(shown) > width - 8:
-        shown = shown[:-1]
-    if shown != text:
-        shown = shown[:-1] + "..."
-    draw.text((4, 4), shown, fill=INK)
+    for number, line in enumerate(text.split("\n")):
+        shown = line
+        while shown and draw.textlength(shown) > width - 8:
+            shown = shown[:-4] + "..." if shown.endswith("...") else shown[:-1] + "..."
+        draw.text((4, 2 + 15 * number), shown, fill=INK)
     return np.asarray(image)

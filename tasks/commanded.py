@@ -3,7 +3,7 @@
 An episode starts with a command, and another one is drawn each time its time is up. A person's or a planner's command
 (`set_command`) holds until they say another one. The expert observes the command's numbers; a policy that is told by
 words observes all the rest (`observe_told`) and hears `instructions`. Does not know which body, nor what the numbers
-mean: a subclass measures them (`fitness_achieved`).
+mean: a subclass says how they are measured.
 
 A subclass may stand before another task: `class AntCommand(CommandedTask, AntRun)` keeps the body, start and failures
 of that task.
@@ -36,8 +36,6 @@ class CommandedTask(Task):
     commands: ClassVar[CommandSet]
     command_time_s: ClassVar[float] = 5.0
     """A drawn command holds so long."""
-    fitness_scale: ClassVar[tuple[float, ...]]
-    """V: the error of each number at which it counts as much as an error of another's; in the numbers' units."""
     fitness_unit = "fraction"
     fitness_doc = (
         "mean of exp(-squared scaled error of what is commanded); 1 is perfect; every step after a fall counts 0"

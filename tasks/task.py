@@ -63,6 +63,8 @@ class Task:
     """With "mean": what every step after a failure counts."""
     fitness_settle_s: ClassVar[float] = 1.0
     """With commands: how long after a new one what the body does is not counted as obeying or not; it changes over."""
+    fitness_scale: ClassVar[tuple[float, ...]] = ()
+    """With commands: errors of its V numbers, each in its own unit, that weigh as much as each other."""
     commands: ClassVar[CommandSet | None] = None
     """What the body can be told, in numbers and in words, where there is more than one thing (`tasks.commanded`).
     Such a task keeps the place of each world's command in `sim.memory["command_index"]`, (N,) int64, and which of its
@@ -250,9 +252,22 @@ def check_task(task: Task) -> None:
     for method in ("reset", "signals", "observe", "terminate", "fitness", *commanded):
         if getattr(type(task), method) is getattr(Task, method):
             raise UserError(f"task class {kind} does not define {method}(); see the contract in tasks/task.py.")
+    if task.commands is not None:
+        _check_commands(task, task.commands)
     if not isinstance(task.signal_table, SignalTable):
         raise UserError(
             f"task '{task.name}': signal_table is a {type(task.signal_table).__name__}, expected a SignalTable."
+        )
+
+
+def _check_commands(task: Task, commands: CommandSet) -> None:
+    if not isinstance(commands, CommandSet):
+        raise UserError(f"task '{task.name}': commands is a {type(commands).__name__}, expected a CommandSet.")
+    wanted, got = len(commands[0].values), len(task.fitness_scale)
+    if got != wanted or not all(scale > 0 for scale in task.fitness_scale):
+        raise UserError(
+            f"task '{task.name}': fitness_scale is {task.fitness_scale}, expected numbers above 0, {wanted} of them, "
+            "one for each number of a command."
         )
 
 

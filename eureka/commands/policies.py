@@ -7,15 +7,17 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
 
+from eureka.commands import generalists
 from eureka.commands.places import find_checkpoint
 from eureka.finals import EVAL_SEED
+from rl.acting import Player, actions_of
 from rl.checkpoint import Policy, load_policy
 from rl.evaluate import evaluate
 from rl.export import export_onnx, require_fit
@@ -33,7 +35,7 @@ class Evaluate:
     """Measure a trained policy on held-out episodes, without noise on its actions."""
 
     run_or_checkpoint: Place
-    """Folder of a run or a search, or a model_*.pt file."""
+    """Folder of a run, a search or a generalist, or a model_*.pt file."""
     episodes: int = 64
     """Episodes, each in a world of its own."""
     seed: int = EVAL_SEED
@@ -42,12 +44,19 @@ class Evaluate:
     """CPU threads; 0 takes all cores."""
     json: bool = False
     """Print JSON."""
+    generalist: Annotated[generalists.EvaluateOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=generalists.EvaluateOptions
+    )
 
     def run(self) -> int:
         """Print the fitness and how the episodes ended."""
         for name, least in (("episodes", 1), ("seed", 0), ("threads", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} is {getattr(self, name)}; expected at least {least}.")
+        folder = generalists.find_generalist(self.run_or_checkpoint)
+        if folder is not None:
+            return generalists.evaluate(folder, self.generalist, self.episodes, self.seed, self.threads, self.json)
+        self.generalist.refuse()
         checkpoint, policy, task = _load(self.run_or_checkpoint)
         policy.to(task.default_device())
         found = evaluate(task, policy, episodes=self.episodes, seed=self.seed, num_threads=self.threads)
@@ -74,7 +83,7 @@ class Play:
     """Film a trained policy, or watch it in a window."""
 
     run_or_checkpoint: Place
-    """Folder of a run or a search, or a model_*.pt file."""
+    """Folder of a run, a search or a generalist, or a model_*.pt file."""
     out: Path | None = None
     """The .mp4 file; play.mp4 beside the checkpoint when not given."""
     seconds: float | None = None
@@ -87,11 +96,21 @@ class Play:
     """Pixels, an even number."""
     viewer: bool = False
     """Open MuJoCo's viewer instead, where there is a display."""
+    generalist: Annotated[generalists.PlayOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=generalists.PlayOptions
+    )
 
     def run(self) -> int:
         """Film or show it. Without a renderer one line says what to install, and the exit code is 0."""
         if self.seed < 0:
             raise UserError(f"--seed is {self.seed}; expected at least 0.")
+        folder = generalists.find_generalist(self.run_or_checkpoint)
+        if folder is not None and self.viewer:
+            _watch(*generalists.player_of(folder, self.generalist, self.seed), self.seed)
+            return 0
+        if folder is not None:
+            return generalists.play(folder, self.generalist, self.out, self.seconds, self.seed, self.width, self.height)
+        self.generalist.refuse()
         checkpoint, policy, task = _load(self.run_or_checkpoint)
         if self.viewer:
             _watch(task, policy, self.seed)
@@ -113,14 +132,19 @@ class Export:
     """Write a trained policy as ONNX, checked against torch; its metadata says what goes in and out."""
 
     run_or_checkpoint: Place
-    """Folder of a run or a search, or a model_*.pt file."""
+    """Folder of a run, a search or a generalist, or a model_*.pt file."""
     out: Path | None = None
-    """The .onnx file; policy.onnx beside the checkpoint when not given."""
+    """The .onnx file; policy.onnx beside the checkpoint when not given. For a generalist a folder, its onnx/."""
     json: bool = False
     """Print the report as JSON."""
+    generalist: Annotated[generalists.Options, tyro.conf.OmitArgPrefixes] = field(default_factory=generalists.Options)
 
     def run(self) -> int:
         """Export and print how closely ONNX Runtime follows torch."""
+        folder = generalists.find_generalist(self.run_or_checkpoint)
+        if folder is not None:
+            return generalists.export(folder, self.generalist, self.out, self.json)
+        self.generalist.refuse()
         checkpoint = find_checkpoint(self.run_or_checkpoint)
         report = export_onnx(checkpoint, self.out or checkpoint.with_name("policy.onnx"))
         if self.json:
@@ -146,7 +170,7 @@ def _load(place: Path) -> tuple[Path, Policy, Task]:
     return checkpoint, policy, task
 
 
-def _watch(task: Task, policy: Policy, seed: int) -> None:
+def _watch(task: Task, policy: Player, seed: int) -> None:
     """Show the policy in MuJoCo's passive viewer, in real time, until its window is closed."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError("there is no display here (DISPLAY is not set); without --viewer a video is written.")
@@ -159,7 +183,7 @@ def _watch(task: Task, policy: Policy, seed: int) -> None:
         with mujoco.viewer.launch_passive(model, data) as window, torch.no_grad():
             while window.is_running():
                 began = time.monotonic()
-                env.step(policy(env.observe()))
+                env.step(actions_of(policy, env))
                 data.qpos[:] = env.sim.qpos[0].numpy()
                 mujoco.mj_forward(model, data)
                 window.sync()

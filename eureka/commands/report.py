@@ -1,4 +1,4 @@
-"""`eureka report` and `eureka record`: what a search leaves to be shown, and to be run again."""
+"""`eureka report` and `eureka record`: what a search or a distillation leaves to be shown, and to be run again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from distill.generalist import is_generalist
 from eureka.designers.replay import export_recording
+from eureka.generalist_page import write_page
 from eureka.report import write_report
 from eureka.search_config import CONFIG_FILE, load_config
 from tasks.errors import UserError
@@ -16,13 +18,16 @@ from tasks.errors import UserError
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html of a search anew; a search that is running may be reported too."""
+    """Write report.html of a search or of a generalist anew; a search that is running may be reported too."""
 
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SEARCH_FOLDER")]
-    """Folder of a search."""
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """Folder of a search or of a generalist."""
 
     def run(self) -> int:
         """Write the page and print its path."""
+        if is_generalist(self.folder):
+            print(write_page(self.folder))
+            return 0
         _require_search(self.folder)
         print(write_report(self.folder))
         return 0

@@ -8,8 +8,8 @@ from tasks.commands import Command, CommandSet
 def walking_commands(*, run_m_s: float, walk_m_s: float, back_m_s: float, turn_rad_s: float) -> CommandSet:
     """Six commands of three numbers: velocity forward and to the left (m/s), yaw rate (rad/s, positive to the left).
 
-    Held-out phrases put words of the others together in another way, with hardly a new one among them: what is tested is
-    whether words are understood, not whether synonyms are known that a model without a vocabulary cannot know.
+    Held-out phrases put words of the others together in another way, with hardly a new one among them: what is tested
+    is whether words are understood, not whether synonyms are known that a model without a vocabulary cannot know.
     """
     turns = [_turn("left", "counter-clockwise", turn_rad_s), _turn("right", "clockwise", -turn_rad_s)]
     return CommandSet(

@@ -386,6 +386,22 @@ def test_a_shared_context_is_the_same_as_one_for_each(head):
     )
 
 
+@pytest.mark.parametrize("config", [head_config("toy"), REGRESSION], ids=["flow", "regression"])
+def test_products_may_be_in_bfloat16(config):
+    """Under autocast: near float32's chunks and losses, not equal to them; gradients are there."""
+    head = make_head(config=config)
+    samples = {"ant": demonstration(head.table["ant"], 4)}
+    seen, noise = samples["ant"].observation, noise_for(head.table["ant"], 4)
+    plain, plain_loss = head.sample("ant", seen, noise=noise), head.loss(samples, generator=draw(1))[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        chunk, loss = head.sample("ant", seen, noise=noise), head.loss(samples, generator=draw(1))[0]
+    loss.backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in head.adapters["ant"].parameters())
+    scale = head.action_scales["ant"].scale
+    assert 0.0 < float(((chunk - plain) / scale).abs().max()) < 0.1
+    assert 0.0 < abs(loss.item() - plain_loss.item()) < 0.05 * plain_loss.item()
+
+
 def test_attention_is_torch_s():
     """Its weights in nn.MultiheadAttention, which takes masks the other way round."""
     ours = Attention(16, 4, 24)
@@ -422,18 +438,27 @@ def bad(**changes) -> Observation:
         (lambda h: h.sample("ant", bad(context=torch.zeros(2, 5, 8))), "context has shape (2, 5, 8), expected"),
         (lambda h: h.sample("ant", bad(context=torch.zeros(3, 5, 32))), "'ant': 3 contexts for 2 states"),
         (lambda h: h.sample("ant", bad(context=torch.zeros(2, 40, 32))), "a context has 40 valid tokens, the head was"),
-        (lambda h: h.sample("ant", bad(context_mask=torch.ones(2, 5))), "context_mask is torch.float32 (2, 5), expected"),
+        (
+            lambda h: h.sample("ant", bad(context_mask=torch.ones(2, 5))),
+            "context_mask is torch.float32 (2, 5), expected",
+        ),
         (lambda h: h.sample("ant", bad(state_mask=torch.ones(2, 2) > 0)), "state_mask is torch.bool (2, 2), expected"),
         (lambda h: h.sample("ant", bad(), steps=0), "sampling steps are 0, expected at least 1."),
         (lambda h: h.sample("ant", bad(), noise=torch.zeros(2, 8, 2)), "noise for 'ant' has shape (2, 8, 2), expected"),
-        (lambda h: h.loss({"ant": Demonstration(bad(), torch.zeros(2, 3))}), "'ant': actions have shape (2, 3), expected"),
+        (
+            lambda h: h.loss({"ant": Demonstration(bad(), torch.zeros(2, 3))}),
+            "'ant': actions have shape (2, 3), expected",
+        ),
         (lambda h: h.loss({"ant": Demonstration(bad(), torch.zeros(2, 7, 3))}), "actions have shape (2, 7, 3)"),
         (lambda h: h.loss({}), "the loss needs the demonstrations of at least one embodiment, got none."),
         (lambda h: h.add(body("ant")), "embodiment 'ant' is there already"),
         (lambda h: h.add(body("fish", horizon=9)), "embodiment 'fish': horizon is 9, the head was made for at most 8"),
         (lambda h: h.add(body("fish", history=5)), "embodiment 'fish': history is 5, the head was made for at most 4"),
         (lambda h: h.train_only("fisch"), "unknown embodiment 'fisch'"),
-        (lambda h: split(MixedBatch(torch.tensor([3]), None), h.table), "with values [3]; expected int64 (B,) from 0 to 2"),
+        (
+            lambda h: split(MixedBatch(torch.tensor([3]), None), h.table),
+            "with values [3]; expected int64 (B,) from 0 to 2",
+        ),
     ],
 )
 def test_what_does_not_fit_gives_one_line(head, call, line):

@@ -1,19 +1,20 @@
 """Human-written reward of humanoid-command.
 
-Tracking as in Isaac Lab's flat velocity tasks: 1.0 exp(-error^2 / 0.25) of the horizontal velocity and 0.5 of the yaw rate,
-and beside each a wider kernel of variance 4 and equal weight: commands there end at 1 m/s, here at 1.5 m/s, where the
-narrow one has hardly a slope for a beginner. The other terms and weights are those of IsaacGymEnvs' Humanoid: up 0.1 above
-0.93, alive 2, action cost 0.01, energy cost 0.05, joint limits 0.25 beyond 98 % of the range; the last two weigh each
-motor by its share of the strongest one. Falling costs no extra term: the episode ends and the alive reward with it.
+Progress is that of IsaacGymEnvs' Humanoid, weight 1 on the speed, for a command: the speed along the commanded velocity, up
+to what is commanded, and the yaw rate to the commanded side likewise. Beside it tracking as in Isaac Lab's flat velocity
+tasks, 1.0 exp(-error^2 / 0.25) of the horizontal velocity and 0.5 of the yaw rate, which by itself has hardly a slope for
+a beginner. The other terms and weights are the Humanoid's: up 0.1 above 0.93, alive 2, action cost 0.01, energy cost 0.05,
+joint limits 0.25 beyond 98 % of the range; the last two weigh each motor by its share of the strongest one. Falling costs
+no extra term: the episode ends and the alive reward with it.
 """
 
 import torch
 from torch import Tensor
 
-VELOCITY_WEIGHT = 1.0
-YAW_WEIGHT = 0.5
-NARROW = 0.25
-WIDE = 4.0
+PROGRESS_WEIGHT = 1.0
+VELOCITY_TRACKING = 1.0
+YAW_TRACKING = 0.5
+TRACKING_VARIANCE = 0.25
 UP_WEIGHT = 0.1
 ALIVE = 2.0
 ACTION_COST = 0.01
@@ -35,25 +36,28 @@ def compute_reward(
     joint_vel: Tensor,
     actions: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
+    speed = torch.linalg.norm(command_velocity, dim=-1)
+    along = torch.sum(heading_velocity * command_velocity, dim=-1) / torch.clamp(speed, min=1e-3)
+    rate = torch.abs(command_yaw_rate)[:, 0]
+    turned = (yaw_rate * torch.sign(command_yaw_rate))[:, 0]
+    progress = PROGRESS_WEIGHT * torch.minimum(along, speed)
+    yaw_progress = PROGRESS_WEIGHT * torch.minimum(turned, rate)
     error = torch.sum(torch.square(heading_velocity - command_velocity), dim=-1)
     yaw_error = torch.square(yaw_rate - command_yaw_rate)[:, 0]
-    velocity_near = VELOCITY_WEIGHT * torch.exp(-error / NARROW)
-    velocity_far = VELOCITY_WEIGHT * torch.exp(-error / WIDE)
-    yaw_near = YAW_WEIGHT * torch.exp(-yaw_error / NARROW)
-    yaw_far = YAW_WEIGHT * torch.exp(-yaw_error / WIDE)
+    tracking = VELOCITY_TRACKING * torch.exp(-error / TRACKING_VARIANCE)
+    yaw_tracking = YAW_TRACKING * torch.exp(-yaw_error / TRACKING_VARIANCE)
     upright = UP_WEIGHT * (up_axis_w[:, 2] > 0.93).float()
     alive = ALIVE * torch.ones_like(error)
     share = torch.tensor(MOTOR_SHARE, dtype=actions.dtype, device=actions.device)
     action_l2 = -ACTION_COST * torch.sum(actions * actions, dim=-1)
     energy = -ENERGY_COST * torch.sum(torch.abs(actions * joint_vel * JOINT_VEL_SCALE) * share, dim=-1)
     joint_limits = -LIMIT_COST * torch.sum((torch.abs(joint_pos_fraction) > 0.98).float() * share, dim=-1)
-    tracking = velocity_near + velocity_far + yaw_near + yaw_far
-    total = tracking + upright + alive + action_l2 + energy + joint_limits
+    total = progress + yaw_progress + tracking + yaw_tracking + upright + alive + action_l2 + energy + joint_limits
     return total, {
-        "velocity_exp": velocity_near,
-        "velocity_wide_exp": velocity_far,
-        "yaw_rate_exp": yaw_near,
-        "yaw_rate_wide_exp": yaw_far,
+        "velocity_progress": progress,
+        "yaw_rate_progress": yaw_progress,
+        "velocity_exp": tracking,
+        "yaw_rate_exp": yaw_tracking,
         "upright": upright,
         "alive": alive,
         "action_l2": action_l2,

@@ -38,7 +38,7 @@ def test_the_environment_steps_as_it_does_alone_and_keeps_its_own_reward(build, 
     alone.close()
 
     env = build(ref)
-    assert torch.equal(env.observe(), told[0][0])
+    assert torch.equal(env.observe(), told[0][0]) and torch.equal(env.observe_told(), told[0][0])
     env.replace_reward(closeness)
     for step in range(45):
         played = env.step(actions_of(step))
