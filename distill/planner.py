@@ -153,8 +153,8 @@ def still_command(commands: CommandSet) -> str:
     still = [command.name for command in commands if not any(command.values)]
     if len(still) != 1:
         raise UserError(
-            f"{len(still)} commands ask for no motion at all ({', '.join(still) or 'none'}), expected exactly one: it is "
-            "what a body does when its planner is silent."
+            f"{len(still)} commands ask for no motion at all ({', '.join(still) or 'none'}), expected exactly one: it "
+            "is what a body does when its planner is silent."
         )
     return still[0]
 

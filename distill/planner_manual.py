@@ -37,18 +37,21 @@ class ManualPlanner:
         self._vocabulary, self._say = vocabulary, say
         self._typed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._now: Subtask | None = None
+        self._seconds: float | None = None
         self._count = self._refused = 0
         self._reader = threading.Thread(target=self._read, args=(lines,), name="typed instructions", daemon=True)
         say(f"type an instruction, or seconds and an instruction, or quit: {', '.join(vocabulary.names)}")
         self._reader.start()
 
     def plan(self, images: Sequence[Picture], goal: str, history: Sequence[Turn]) -> Subtask:
-        """What was typed last. A duration counts once; after it the body stands still."""
+        """What was typed last. A duration is counted here: told to the runtime it would keep the next line waiting."""
         fresh = self._newest()
         if fresh is not None:
-            self._now = fresh
-        elif self._now is None or self._now.until is not None:
+            self._now, self._seconds = Subtask(fresh.instruction), fresh.until
+        elif self._now is None:
             self._now = Subtask(self._vocabulary.still, None, "nothing was typed")
+        elif self._seconds is not None and history and history[-1].held_s >= self._seconds:
+            self._now, self._seconds = Subtask(self._vocabulary.still, None, "its time is up"), None
         return self._now
 
     def facts(self) -> Mapping[str, Any]:

@@ -34,6 +34,8 @@ from tasks.env import TaskEnv
 from tasks.errors import UserError
 from tasks.tour import TourTask
 
+INTERRUPTED = "interrupted"
+"""End of a body whose run was ended from outside, by Ctrl-C or by `interrupted`."""
 SWITCH_S = 0.0005
 """How long one Python thread may keep another waiting: the default of 5 ms is most of a control step."""
 
@@ -68,7 +70,9 @@ class BodyResult:
     """How one body's run ended."""
 
     body: str
+    """Its name."""
     goal: str
+    """What its planner was told."""
     end: str
     """Why it ended: "success", "time limit", a failure's name, or what its planner said."""
     success: bool | None
@@ -137,6 +141,8 @@ class Body:
         self.progress = 0.0
         self._journal, self._config = journal, config
         self._stride = max(1, round(config.frame_s / env.task.control_dt_s))
+        self.frame_s = self._stride * env.task.control_dt_s
+        """Simulated time between two frames that are kept."""
         self._steps = 0
         self._over_s: float | None = None
         self._pending: list[tuple[float, Answer]] = []
@@ -191,7 +197,7 @@ class Body:
         return BodyResult(
             body=self.name,
             goal=self.goal,
-            end=self.end or "interrupted",
+            end=self.end or INTERRUPTED,
             success=self.end == "success" if tour else None,
             progress=self.progress if tour else None,
             time_s=self.time_s,
@@ -252,6 +258,9 @@ def run(
                         body.plan_in_step()
                     body.step()
                 pacer.worked()
+    except KeyboardInterrupt:  # what was done so far is worth its record
+        for body in bodies:
+            body.end = body.end or INTERRUPTED
     finally:
         for body in bodies:
             body.two.stop()

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import mujoco
 import numpy as np
-
 from torch import Tensor
 
 from tasks.env import TaskEnv

@@ -36,6 +36,11 @@ class Rhythm:
     give_up_after: int = 8
     """Failures in a row after which a planner counts as dead."""
 
+    def __post_init__(self) -> None:
+        for name in ("planner_hz", "hold_s", "give_up_after"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} is {getattr(self, name)}, expected a number above 0.")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -151,7 +156,10 @@ class SystemTwo:
             return list(self.history)
         last = self.history[-1]
         held = now_s - self._told_s
-        return [*self.history[:-1], replace(last, held_s=held if last.subtask.until is None else min(held, last.subtask.until))]
+        return [
+            *self.history[:-1],
+            replace(last, held_s=held if last.subtask.until is None else min(held, last.subtask.until)),
+        ]
 
     def _latency(self, began: float) -> dict[str, Any]:
         latency_s = time.perf_counter() - began

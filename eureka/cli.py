@@ -51,6 +51,7 @@ COMMANDS: dict[str, Entry] = {
     "record": Entry("eureka.commands.report:Record", "keep a search's replies in a folder that can be replayed"),
     "bench": Entry("eureka.commands.bench:Bench", "methods x tasks x seeds as one table"),
     "dataset": Entry("eureka.commands.dataset:Dataset", "what is in a dataset of demonstrations; export it for GR00T"),
+    "act": Entry("eureka.commands.act:Act", "carry out a goal: a planner on top of a policy, in the simulator"),
     "doctor": Entry("eureka.commands.doctor:Doctor", "what works on this machine, and how to mend what does not"),
 }
 

@@ -269,3 +269,18 @@ def _environment() -> Environment:
 
 def _render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values).strip() + "\n"
+
+
+def planner_messages(goal: str, names: Sequence[str], free: bool, turns: Sequence[Any]) -> tuple[str, str]:
+    """What a planner is told: the system message, and the text beside its pictures.
+
+    Args:
+        goal: What the person wants.
+        names: The instructions that the body was taught.
+        free: Whether other words may be used.
+        turns: `distill.planner.Turn` of what was said before, oldest first.
+    """
+    return (
+        _render("planner_system.j2", names=names, free=free),
+        _render("planner_user.j2", goal=goal, turns=turns),
+    )

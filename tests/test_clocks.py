@@ -9,6 +9,7 @@ from tests.test_layers import PROJECT, ROOT, tree
 SYSTEM_CLOCK = {
     "eureka/archive.py": "when something was noted",
     "eureka/bench.py": "the day in the name of a table",
+    "eureka/commands/act.py": "the name of a new folder",
     "eureka/commands/bench.py": "the name of a new folder",
     "eureka/search_config.py": "the name of a new folder",
     "eureka/commands/train.py": "the name of a new folder",
