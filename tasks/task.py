@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from tasks.errors import UserError
+from tasks.randomize import Randomize
 from tasks.signals import Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
 
@@ -62,6 +63,8 @@ class Task:
     """With "mean": what every step after a failure counts."""
     training: ClassVar[Mapping[str, object]] = {}
     """Training settings that differ from the defaults; field names of `rl.config.TrainConfig`."""
+    randomize: ClassVar[Randomize | None] = None
+    """What may differ between worlds where that is asked for (`tasks.randomize`)."""
     camera: ClassVar[str | None] = None
     """Name of the MJCF camera that videos are taken with; None is the free camera."""
 
