@@ -59,6 +59,8 @@ class TrainRequest:
     """What simulates the worlds (`tasks.env.BACKENDS`)."""
     device: str = "cpu"
     """torch device of the policy, and of the worlds."""
+    randomize: bool = False
+    """Whether worlds differ as the task's `randomize` table says; held-out episodes are played in worlds alike."""
     time_limit_s: float | None = None
     """Wall-clock limit in seconds, kept between iterations; None: no limit."""
     video: bool = False
@@ -73,7 +75,7 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         for name, kind in (("run_id", str), ("task", str), ("reward", str), ("reward_origin", str),
-                           ("backend", str), ("device", str), ("video", bool), ("attempt", str),
+                           ("backend", str), ("device", str), ("randomize", bool), ("video", bool), ("attempt", str),
                            ("config", TrainConfig), ("reward_graph", dict | None)):  # fmt: skip
             if not isinstance(getattr(self, name), kind):
                 wanted = getattr(kind, "__name__", kind)
@@ -118,6 +120,7 @@ def read_request(run_dir: Path) -> TrainRequest:
             "attempt": "",
             "start_iteration": 0,
             "backend": "native",
+            "randomize": False,
             **data,
         }  # requests of earlier versions have none
     values = complete_fields(data, TrainRequest, "request")

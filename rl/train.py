@@ -151,6 +151,7 @@ class Training:
             num_threads=self.threads,
             backend=request.backend,
             device=request.device,
+            randomize=request.randomize,
         )
         self.deviation = ReturnDeviation(config.num_envs, config.ppo.gamma, request.device)
         normalise = config.ppo.reward_normalization

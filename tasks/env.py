@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tasks.errors import UserError, did_you_mean
+from tasks.randomize import Pushes, draw
 from tasks.signals import Signals
 from tasks.sim import Simulation
 from tasks.subset import ChosenWorlds, WorldSubset
@@ -28,6 +29,8 @@ from tasks.task import Task, check_task
 BACKENDS = ("native", "warp")
 _ROOMS: dict[tuple[type[Task], str], Any] = {}
 """What tasks were found to need in MuJoCo Warp, by task and device."""
+RANDOMIZE_SEED = 7_000_003
+"""Added to an environment's seed for what differs between its worlds."""
 INSTALL_WARP = "pip install 'eureka-skills[gpu]'"
 
 Reward = Callable[[Signals], tuple[Tensor, dict[str, Tensor]]]
@@ -55,7 +58,7 @@ class EnvStep:
 class TaskEnv:
     """A task on a simulation. Make one with `make_env`."""
 
-    def __init__(self, task: Task, sim: Simulation, seed: int) -> None:
+    def __init__(self, task: Task, sim: Simulation, seed: int, pushes: Pushes | None = None) -> None:
         self.task = task
         self.sim = sim
         self.num_envs = sim.num_envs
@@ -67,6 +70,7 @@ class TaskEnv:
         self._rng = torch.Generator(device=self.device).manual_seed(seed)
         for name in ("actions", "previous_actions"):
             sim.memory[name] = torch.zeros(self.num_envs, self.num_actions, device=self.device)
+        self._pushes = pushes
         self._all = torch.arange(self.num_envs, device=self.device)
         with self._placed():
             task.setup(sim)
@@ -118,6 +122,8 @@ class TaskEnv:
         memory = self.sim.memory
         memory["previous_actions"] = memory["actions"]
         memory["actions"] = actions.detach().to(torch.float32).clamp(-1.0, 1.0)
+        if self._pushes is not None:
+            self.sim.add_velocity(self._pushes.next())
         self.task.act(self.sim, memory["actions"])
         self.sim.step()
         self.episode_step += 1
@@ -210,6 +216,7 @@ def make_env(
     num_threads: int = 0,
     backend: str = "native",
     device: str | None = None,
+    randomize: bool = False,
 ) -> TaskEnv:
     """Build N worlds of a task.
 
@@ -221,9 +228,11 @@ def make_env(
         backend: "native" (MuJoCo's C engine) or "warp" (MuJoCo Warp, on a GPU).
         device: Where tensors live. None: the task's own choice, or with "warp" the current CUDA device. The native
             backend has "cpu" only.
+        randomize: Whether worlds differ as the task's `randomize` table says.
 
     Raises:
-        UserError: the task's declaration is wrong, or the backend is unknown, not installed, or cannot use the device.
+        UserError: the task's declaration is wrong or has no such table, or the backend is unknown, not installed or
+            cannot use the device.
     """
     check_backend(backend)
     foreign = task.build_env(num_envs, seed=seed, device=device or task.default_device())
@@ -232,7 +241,19 @@ def make_env(
     check_task(task)
     device = device or default_device(task, backend)
     make = _warp_simulation if backend == "warp" else _native_simulation
-    return TaskEnv(task, make(task, num_envs, num_threads, device), seed)
+    sim = make(task, num_envs, num_threads, device)
+    return TaskEnv(task, sim, seed, _randomized(task, sim, seed) if randomize else None)
+
+
+def _randomized(task: Task, sim: Simulation, seed: int) -> Pushes | None:
+    """Give each world its own numbers; the pushes of the task's table."""
+    table = task.randomize
+    if table is None:
+        raise UserError(f"task '{task.name}' has no randomize table (tasks/randomize.py); leave --randomize away.")
+    sim.set_parameters(draw(sim.model, table, sim.num_envs, seed + RANDOMIZE_SEED))
+    if table.push is None:
+        return None
+    return Pushes(table.push, sim.model, sim.num_envs, task.control_dt_s, sim.device, seed + RANDOMIZE_SEED)
 
 
 def check_backend(backend: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import mujoco
+import numpy as np
 from torch import Tensor
 
 
@@ -70,6 +71,15 @@ class Simulation(SimulationState, Protocol):
 
     def set_ctrl(self, ctrl: Tensor) -> None:
         """Controls (N, nu) in the actuators' own units, for the next `step`."""
+        ...
+
+    def set_parameters(self, fields: Mapping[str, np.ndarray]) -> None:
+        """Give worlds numbers of their own: field of MjModel -> values (N, ...). Constants that follow from them are
+        computed again. Once, before the first step."""
+        ...
+
+    def add_velocity(self, change: Tensor) -> None:
+        """Change the velocities by (N, nv), in the midst of an episode. Sensors follow with the next step."""
         ...
 
     def step(self) -> None:

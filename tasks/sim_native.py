@@ -11,6 +11,7 @@ read after every step and such worlds reported in `diverged`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import mujoco
 import numpy as np
@@ -138,6 +139,19 @@ class NativeSimulation:
         if self._ctrl64 is None:
             raise UserError("the model has no actuators, yet controls were set.")
         np.copyto(self._ctrl64, ctrl.numpy(), casting="same_kind")
+
+    def set_parameters(self, fields: Mapping[str, np.ndarray]) -> None:
+        """Fields of MjModel, (N, ...) each."""
+        for name, values in fields.items():
+            self._batch.expand(name)[:] = values
+        if fields:
+            self._batch.set_const()
+
+    def add_velocity(self, change: Tensor) -> None:
+        """Change the velocities by (N, nv)."""
+        if change.any():
+            self._qvel64 += change.numpy()
+            self._qvel = self._qvel + change
 
     def step(self) -> None:
         """Advance every world by `substeps` substeps, then refresh what is read."""

@@ -19,17 +19,19 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mujoco
 import mujoco_warp as mjw
+import numpy as np
 import torch
 import warp as wp
 from torch import Tensor
 
 from tasks.errors import UserError, did_you_mean
-from tasks.sim_warp_device import MAX_VALUE, captured, catch_divergence, open_device, start_worlds
+from tasks.randomize import derived_constants
+from tasks.sim_warp_device import MAX_VALUE, captured, catch_divergence, open_device, placed, start_worlds
 from tasks.warp_room import Room
 
 ROOM_GROWTH = 2
@@ -98,7 +100,7 @@ class WarpSimulation:
         self._collides_for_sensors = False
         self._sensor_slices: dict[str, slice] = {}
         self._on_device = _solvable(model)
-        with wp.ScopedDevice(self._wp_device):
+        with placed(self._wp_device):
             try:
                 self._m = mjw.put_model(self._on_device)
             except (NotImplementedError, ValueError) as error:
@@ -161,6 +163,24 @@ class WarpSimulation:
             raise UserError("the model has no actuators, yet controls were set.")
         self._views["ctrl"].copy_(ctrl)
 
+    def set_parameters(self, fields: Mapping[str, np.ndarray]) -> None:
+        """Fields of MjModel, (N, ...) each. What follows from them is computed by MuJoCo itself, world by world."""
+        made = {**fields, **derived_constants(copy.copy(self._on_device), fields, self.num_envs)}
+        with placed(self._wp_device):
+            for name, values in made.items():
+                shared = getattr(self._m, name)
+                own = wp.array(np.ascontiguousarray(values, dtype=np.float32), dtype=shared.dtype)
+                for model in (self._m, self._m_substep):
+                    setattr(model, name, own)
+        self._graphs.clear()
+        self._load_kernels()
+        self._hand_out()
+
+    def add_velocity(self, change: Tensor) -> None:
+        """Change the velocities by (N, nv)."""
+        self._views["qvel"].add_(change)
+        self._qvel = self._qvel + change
+
     def step(self) -> None:
         """Advance every world by `substeps` substeps, then refresh what is read."""
         self._launch("step", self._step_work)
@@ -195,7 +215,8 @@ class WarpSimulation:
         """Contacts or pairs of near shapes at present, of all worlds together, and rows of the world that has most.
         Waits for the device."""
         d = self._d
-        return int(max(d.nacon.numpy()[0], d.ncollision.numpy()[0])), int(d.nefc.numpy().max())
+        contacts, pairs, rows = (int(wp.to_torch(array).max()) for array in (d.nacon, d.ncollision, d.nefc))
+        return max(contacts, pairs), rows
 
     def close(self) -> None:
         """Drop the worlds and their graphs."""
@@ -243,15 +264,15 @@ class WarpSimulation:
 
     def _launch(self, name: str, work: Callable[[], None]) -> None:
         """Run `work` as a graph, which is captured the first time."""
-        with wp.ScopedDevice(self._wp_device):
-            if not self._use_graphs:
-                work()
-                return
-            if name not in self._graphs:
+        if self._use_graphs and name not in self._graphs:
+            # Outside of torch's stream: its default one cannot be captured.
+            with wp.ScopedDevice(self._wp_device):
                 self._graphs[name] = captured(self._wp_device, work)
-            # On torch's stream, so that tensors are written and read in the order of the program.
-            stream = wp.stream_from_torch(torch.cuda.current_stream(self.device)) if self._wp_device.is_cuda else None
-            wp.capture_launch(self._graphs[name], stream=stream)
+        with placed(self._wp_device) as stream:
+            if self._use_graphs:
+                wp.capture_launch(self._graphs[name], stream=stream)
+            else:
+                work()
 
     # Arrays.
 
@@ -270,7 +291,7 @@ class WarpSimulation:
 
     def _load_kernels(self) -> None:
         """Run everything once: a kernel must not be compiled while a graph is captured. Ends in the default state."""
-        with wp.ScopedDevice(self._wp_device):
+        with placed(self._wp_device):
             self._step_work()
             self._chosen.fill_(1)
             wp.copy(self._new_qpos, wp.array(self.model.qpos0[None].repeat(self.num_envs, 0), dtype=float))
@@ -286,7 +307,7 @@ class WarpSimulation:
         }
         self._graphs.clear()
         self.room = room
-        with wp.ScopedDevice(self._wp_device):
+        with placed(self._wp_device):
             self._d = self._make_data()
             self._bind()
             self._load_kernels()
@@ -313,7 +334,7 @@ class WarpSimulation:
         if stage > self._stage or (collides and not self._collides_for_sensors):
             self._stage, self._collides_for_sensors = max(stage, self._stage), collides or self._collides_for_sensors
             self._graphs.clear()
-            with wp.ScopedDevice(self._wp_device):
+            with placed(self._wp_device):
                 self._refresh_work()  # loads its kernels
             self._sensordata = self._views["sensordata"].clone()
 

@@ -6,7 +6,8 @@ Axes: N worlds, nq/nv/nu as in MuJoCo.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -106,6 +107,19 @@ def catch_divergence(
         _put(world, new_qpos, new_qvel, eq_active0, time, qpos, qvel, qacc, warmstart, ctrl, act, eq_active)
 
 
+@contextmanager
+def placed(device: Any) -> Iterator[Any]:
+    """Within it Warp works on a device, in torch's current stream there (yielded; None on the CPU): arrays and tensors
+    are then written and read in the order of the program."""
+    with wp.ScopedDevice(device):
+        if not device.is_cuda:
+            yield None
+            return
+        stream = wp.stream_from_torch(torch.cuda.current_stream(wp.device_to_torch(device)))
+        with wp.ScopedStream(stream):
+            yield stream
+
+
 def captured(device: Any, work: Callable[[], None]) -> Any:
     """`work` as a graph. Garbage is collected before: freeing an array during a capture would break it."""
     gc.collect()
@@ -136,7 +150,7 @@ def open_device(device: str) -> Any:
     elif not torch.cuda.is_available() or not wp.is_cuda_available():
         who = "torch" if not torch.cuda.is_available() else "Warp"
         raise UserError(f"{who} finds no CUDA device for '{device}'; see `eureka doctor`, or use --backend native.")
-    return wp.device_from_torch(torch.device(device))
+    return wp.device_from_torch(device)
 
 
 def cuda_support() -> tuple[str | None, bool]:

@@ -1,9 +1,9 @@
 """The source of a task as a reward designer may read it: without fitness, training settings or comments.
 
 What goes: every function, class variable or module constant whose name starts with `fitness` (any case, leading
-underscores ignored), the `training` mapping, how videos are drawn, what base classes that are tasks of their own are
-for, and every constant or function, of the module or of
-a task's class, that is then used nowhere and is no part of the contract of `tasks.task.Task`.
+underscores ignored), the `training` mapping, the `randomize` table, how videos are drawn, what base classes that are
+tasks of their own are for, and every constant or function, of the module or of a task's class, that is then used nowhere
+and is no part of the contract of `tasks.task.Task`.
 What stays is re-printed from the syntax tree, so comments cannot leak what the code no longer says.
 """
 
@@ -17,7 +17,7 @@ from types import ModuleType
 
 from tasks.task import Task
 
-_NOT_TOLD = ("training", "build_visual_model", "visual_qpos", "set_command")
+_NOT_TOLD = ("training", "randomize", "build_visual_model", "visual_qpos", "set_command")
 _OF_THE_TASK = ("name", "instruction")
 """What a base class that is a task of its own says of that task."""
 

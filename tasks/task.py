@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tasks.commands import CommandSet
 from tasks.errors import UserError
+from tasks.randomize import Randomize
 from tasks.signals import Signals, SignalTable
 from tasks.sim import Simulation, SimulationState
 
@@ -71,6 +72,8 @@ class Task:
     phrases says it in `sim.memory["command_wording"]`, (N,) int64."""
     training: ClassVar[Mapping[str, object]] = {}
     """Training settings that differ from the defaults; field names of `rl.config.TrainConfig`."""
+    randomize: ClassVar[Randomize | None] = None
+    """What may differ between worlds where that is asked for (`tasks.randomize`)."""
     camera: ClassVar[str | None] = None
     """Name of the MJCF camera that videos are taken with; None is the free camera."""
 

@@ -50,6 +50,8 @@ class Train:
     """What simulates the worlds: native (MuJoCo on the CPU) or warp (MuJoCo Warp on a GPU)."""
     device: str | None = None
     """torch device of worlds and policy, as in cuda:1; the backend's own when not given."""
+    randomize: bool = False
+    """Let worlds differ as the task's randomize table says; the fitness is measured in worlds that are all alike."""
     time_limit_s: float | None = None
     """Seconds after which the training ends, without a fitness."""
     out: Path | None = None
@@ -118,6 +120,7 @@ class Train:
             seed=self.seed,
             backend=self.backend,
             device=self.device or default_device(task, self.backend),
+            randomize=self.randomize,
             eval_seed=EVAL_SEED,
             threads=self.threads,
             time_limit_s=self.time_limit_s,

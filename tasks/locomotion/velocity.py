@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tasks.math import constant, quat_from_axis_angle, quat_rotate_inverse, uniform
+from tasks.randomize import Push, Randomize, Vary
 from tasks.signals import Signals
 from tasks.sim import Simulation, SimulationState
 from tasks.task import Task
@@ -56,6 +57,11 @@ class VelocityTask(Task):
     """F."""
     foot_timers: ClassVar[tuple[str, ...]]
     """Memory (N, F) in s that a task keeps of its feet; zero at the start of an episode."""
+    # Friction and pushes are legged_gym's (there every 15 s); the others are what a robot's file leaves uncertain.
+    randomize = Randomize(
+        (Vary("friction", 0.5, 1.25), Vary("mass", 0.9, 1.1), Vary("gain", 0.9, 1.1), Vary("armature", 0.8, 1.2)),
+        Push(1.0, (4.0, 8.0)),
+    )
     control_dt_s = 0.02
     episode_length_s = 10.0
     fitness_unit = "(m/s)^2"
