@@ -179,6 +179,11 @@ def collect(
             on_round(report)
         if report.kept >= config.episodes:
             break
+    if not report.passed and config.min_fitness is None:
+        raise UserError(
+            f"collect: the simulation diverged in all {report.rolled} episodes of '{task.name}': whoever acts drives "
+            "it to states that the physics cannot follow."
+        )
     if not report.passed:
         raise UserError(
             f"collect: none of {report.rolled} episodes of '{task.name}' reached a fitness of {config.min_fitness} "

@@ -83,14 +83,14 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "ant-command": {
         "num_envs": 1024,
         "steps_per_env": 16,
-        "iterations": 300,
+        "iterations": 250,
         "save_interval": 50,
         "eval_episodes": 256,
         "ppo": {
             "num_learning_epochs": 2,
             "hidden_dims": (128, 64),
             "gamma": 0.99,
-            "init_noise_std": 0.6,
+            "init_noise_std": 0.4,
             "desired_kl": 0.016,
         },
     },

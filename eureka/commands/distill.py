@@ -19,7 +19,7 @@ from distill.dagger import Played
 from distill.encoder import ScratchEncoder
 from distill.experts import Expert, load_checkpoint_expert, load_onnx_expert
 from distill.generalist import load_generalist
-from distill.train import Watcher, distill, read_plays
+from distill.train import Distillation, Watcher, distill, read_plays
 from distill.train_config import DistillConfig, distill_config
 from distill.train_request import DistillRequest, expert_files, read_request, weights_digest, write_request
 from eureka.commands import generalists
@@ -120,6 +120,7 @@ class Distill:
             freeze_trunk=self.freeze_trunk,
         )
         folder = self.out or _free_folder()
+        Distillation(request, folder, Watcher())  # what cannot work is said before there is a folder
         write_request(request, folder)
         return folder
 
@@ -183,7 +184,8 @@ class _Show(Watcher):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if self.shown and self.console.is_terminal:  # elsewhere, stopping what never started prints an empty line
+            self.progress.stop()
 
     def say(self, line: str) -> None:
         """A line."""

@@ -18,7 +18,18 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.checkpoint import META, WEIGHTS
-from distill.evaluate import EXPERT, HELD_OUT, IDLE, STUDENT, Measure, Price, SkillReport, evaluate_skill, prices
+from distill.evaluate import (
+    EXPERT,
+    HELD_OUT,
+    IDLE,
+    STUDENT,
+    Estimate,
+    Measure,
+    Price,
+    SkillReport,
+    evaluate_skill,
+    prices,
+)
 from distill.experts import Expert, load_checkpoint_expert, load_onnx_expert
 from distill.export import export_head
 from distill.generalist import Generalist, is_generalist, load_generalist
@@ -184,24 +195,20 @@ def _given_experts(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Path
 
 
 def skill_table(reports: Sequence[SkillReport]) -> Table:
-    """One row a task."""
+    """One row a task; what was obeyed only where there is something to obey."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    titles = ("task", "body", "nothing", "expert", "student", "unit", "kept", "95 %", "kept, held-out words", "obeyed",
-              "obeyed, held out")  # fmt: skip
+    told = any(HELD_OUT in report.runs for report in reports)
+    titles = ("task", "body", "nothing", "expert", "student", "unit", "kept")
+    titles += ("kept, held-out words", "obeyed", "obeyed, held-out words") if told else ()
     for title in titles:
         table.add_column(title, justify="left" if title in ("task", "body", "unit") else "right")
     for report in reports:
-        kept, held_out = report.kept, report.kept_held_out
-        table.add_row(
-            report.task,
-            report.embodiment,
-            *(_mean(report, who) for who in (IDLE, EXPERT, STUDENT)),
-            report.unit,
-            f"{kept.value:.3f}" if kept else "-",
-            f"{kept.low:.3f} to {kept.high:.3f}" if kept else "-",
-            f"{held_out.value:.3f}" if held_out else "-",
-            *(_share(report, who) for who in (STUDENT, HELD_OUT)),
-        )
+        cells = [report.task, report.embodiment]
+        cells += [_mean(report, who) for who in (IDLE, EXPERT, STUDENT)]
+        cells += [report.unit, _interval(report.kept)]
+        if told:
+            cells += [_interval(report.kept_held_out), _share(report, STUDENT), _share(report, HELD_OUT)]
+        table.add_row(*cells)
     return table
 
 
@@ -219,15 +226,16 @@ def matrix_table(title: str, obeyed: Obeyed) -> Table:
 def price_table(priced: Sequence[Price]) -> Table:
     """What more and fewer actions of a chunk, and Euler steps, cost."""
     table = Table(title="price of chunks", title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for title in ("task", "execute", "Euler steps", "fitness", "kept", "95 %"):
+    for title in ("task", "execute", "Euler steps", "fitness", "kept"):
         table.add_column(title, justify="left" if title == "task" else "right")
     for price in priced:
-        kept = price.kept
-        table.add_row(
-            price.task, str(price.execute), str(price.steps), f"{price.fitness.value:.4g}",
-            f"{kept.value:.3f}" if kept else "-", f"{kept.low:.3f} to {kept.high:.3f}" if kept else "-",
-        )  # fmt: skip
+        numbers = (str(price.execute), str(price.steps), f"{price.fitness.value:.4g}")
+        table.add_row(price.task, *numbers, _interval(price.kept))
     return table
+
+
+def _interval(told: Estimate | None) -> str:
+    return f"{told.value:.3f} [{told.low:.3f}, {told.high:.3f}]" if told else "-"
 
 
 def _mean(report: SkillReport, who: str) -> str:

@@ -22,15 +22,17 @@ GAINS = {
 }
 """Task -> (O, A): actions = observation @ gains, as tests.distill.students has them in words."""
 TINY = {
-    "batch_size": 48,
-    "steps": 200,
-    "rounds": 2,
+    "batch_size": 64,
+    "steps": 400,
+    "clone_share": 0.2,
+    "rounds": 4,
     "episodes": 12,
     "round_episodes": 6,
-    "learning_rate": 3e-3,
+    "learning_rate": 2e-3,
+    "action_normalization": "min_max",
     "ema_decay": 0.98,
     "threads": 1,
-    "save_steps": 20,
+    "save_steps": 100,
     "body": {"horizon": 4, "execute": 2},
 }
 

@@ -95,6 +95,13 @@ def test_threads_and_the_order_of_bodies_change_nothing():
     assert not same(weights(one), weights(other))
 
 
+def test_every_step_draws_times_and_noise_of_its_own():
+    """Of weights that hardly move the loss differs from step to step, and another learner finds the same losses."""
+    still = dataclasses.replace(CONFIG, learning_rate=1e-30)
+    first, second = ([float(one.learn(BATCH)["hand"]) for _ in range(3)] for one in (learner(still), learner(still)))
+    assert len(set(first)) == 3 and first == second
+
+
 def test_the_student_is_the_running_mean_of_the_weights():
     """decay min(0.5, (1 + n) / (10 + n)) after step n, worked out beside it."""
     one = learner()
@@ -114,6 +121,8 @@ def test_the_student_is_the_running_mean_of_the_weights():
 @pytest.mark.parametrize("trunk", [False, True])
 def test_what_is_frozen_stays_bit_for_bit(trunk):
     one = learner(bodies=("hand",), trunk=trunk)
+    learns = {name for name, adapter in one.head.adapters.items() if any(p.requires_grad for p in adapter.parameters())}
+    assert learns == {"hand"}
     before = {name: value.clone() for name, value in one.head.state_dict().items()}
     words = [value.clone() for value in one.encoder.state_dict().values()]
     for _ in range(3):

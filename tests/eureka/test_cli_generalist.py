@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from imageio_ffmpeg import read_frames
 
+from distill.batch import Observation
 from distill.experts import load_checkpoint_expert
 from distill.generalist import load_generalist, save_generalist
 from distill.told import FELL
 from eureka import cli
+from eureka.report_text import format_number
 from rl import render
+from tasks.env import make_env
 from tests.distill.students import untrained
 from tests.eureka.command_line import SLIDER, assert_one_line
 
@@ -62,8 +67,29 @@ def test_evaluate_prints_tables(eureka, generalist, expert, monkeypatch):
     lines = [line.split() for line in out.splitlines()]
     assert ["right", "left", "hold", FELL] in lines, "the matrix's columns"
     assert sum(line[:1] == ["slider-commands"] for line in lines) == 1 + 5, "and execute 1, 2, 4 and Euler steps 1, 2"
-    code, out, err = eureka("evaluate", generalist, *words[:-3], "slider", "--expert", f"slider={expert}", "--json")
+    code, out, err = eureka("evaluate", generalist, *words[:-2], "slider", "--expert", f"slider={expert}", "--json")
     assert code == 0 and not err and json.loads(out)["skills"][0]["kept"] is not None
+
+
+def test_the_page_says_what_the_evaluation_found(eureka, generalist, expert):
+    """Every figure of evaluation.json's table and matrices, in one file without links."""
+    assert eureka("evaluate", generalist, "--episodes", 4, "--threads", 1)[0] == 0
+    found = json.loads((generalist / "evaluation.json").read_text())
+    (generalist / "metrics.jsonl").write_text(
+        "".join(json.dumps({"iteration": n, "loss": 1 / n, "loss/mass": 2 / n}) + "\n" for n in range(1, 9))
+    )
+    (generalist / "play.mp4").write_bytes(b"a video")
+    code, out, _ = eureka("report", generalist)
+    page = Path(out.strip()).read_text()
+    assert code == 0 and "http" not in page.replace("http-equiv", "") and "data:video/mp4;base64,YSB2aWRlbw==" in page
+    slider, commands = found["skills"]
+    kept = [format_number(slider["kept"][name]) for name in ("value", "low", "high")]
+    assert f"<td>{kept[0]} [{kept[1]}, {kept[2]}]</td>" in page
+    for who in ("student", "student, held-out words"):
+        for row in commands["runs"][who]["obeyed"]["matrix"]:
+            cells = "".join(f".*?<span>{count or ''}</span>" for count in row)
+            assert re.search(cells, page), row
+    assert f"loss, mean of the bodies over training: from {format_number(1.0)} to {format_number(0.125)}" in page
 
 
 def test_another_expert_than_the_one_that_taught_is_not_taken_in_silence(eureka, generalist, expert, tmp_path):
@@ -78,8 +104,6 @@ def test_another_expert_than_the_one_that_taught_is_not_taken_in_silence(eureka,
 def test_play_films_all_tasks_side_by_side(eureka, generalist):
     if render.probe_renderer() is None:
         pytest.skip(render.no_renderer_line())
-    from imageio_ffmpeg import read_frames
-
     code, out, _ = eureka("play", generalist, "--out", "grid.mp4", "--seconds", "0.2", "--width", 64, "--height", 48)
     assert code == 0 and "grid.mp4" in out
     frames = read_frames("grid.mp4")
@@ -96,8 +120,6 @@ def test_play_says_other_words(eureka, generalist, monkeypatch):
     monkeypatch.setattr("eureka.commands.generalists.record_grid", lambda cells, out, **_: heard.extend(cells))
     words = ["--task", "slider-commands", "--say", "stop now"]
     assert eureka("play", generalist, *words)[0] == 0
-    from tasks.env import make_env
-
     env = make_env(heard[0].task, 1, num_threads=1)
     assert heard[0].caption(env) == "slider-commands\nstop now"
     own = load_generalist(generalist).actor(heard[0].task, words=lambda env: ["stop now"])
@@ -105,7 +127,7 @@ def test_play_says_other_words(eureka, generalist, monkeypatch):
 
 
 def test_export_writes_each_body_and_its_words(eureka, generalist):
-    code, out, _ = eureka("export", generalist, "--out", "onnx", "--json")
+    code, out, _ = eureka("export", generalist, "--out", "onnx", "--euler-steps", 1, "--json")
     report = json.loads(out)
     assert code == 0 and [body["embodiment"] for body in report["bodies"]] == ["mass"]
     assert report["bodies"][0]["max_abs_diff"] <= 1e-5
@@ -119,13 +141,10 @@ def test_export_writes_each_body_and_its_words(eureka, generalist):
     inputs = {"state": state, "context": context, "context_mask": mask, "noise": noise}
     (chunk,) = session.run(["actions"], inputs)
     loaded = load_generalist(generalist)
-    from distill.batch import Observation
-
     with torch.no_grad():
         tokens, valid = loaded.context_encoder()(["slide left"])
-        ours = loaded.head.sample(
-            "mass", Observation(torch.from_numpy(state), tokens, valid), noise=torch.zeros(1, 4, 1)
-        )
+        seen = Observation(torch.from_numpy(state), tokens, valid)
+        ours = loaded.head.sample("mass", seen, noise=torch.zeros(1, 4, 1), steps=1)
     np.testing.assert_allclose(chunk, ours.numpy(), atol=1e-5)
 
 

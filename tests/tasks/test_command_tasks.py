@@ -302,11 +302,11 @@ def test_the_human_reward_of_states_by_hand(task):
     signals["actions"][:, 3], signals["joint_vel"][:, 3], signals["joint_pos_fraction"][:, 3] = -1.0, 10.0, 1.0
     total, parts = build_reward(load(task.name, "human").text, task.signal_table)(signals)
     if task.name == "ant-command":  # joint 3: energy 0.05 x 0.2 x 10, limit 0.1
-        rest = 0.1 + 0.5 - 0.005 - 0.1 - 0.1
+        rest = 0.1 + 0.5 - 0.005 - 0.05 - 0.1 - 0.1
     else:  # joint 3 is a hip of a third of the strongest motor: energy 0.05 x 0.1 x 10 / 3, limit 0.25 / 3
-        rest = 0.1 + 2.0 - 0.01 - 0.05 / 3 - 0.25 / 3
-    expected = [1.5 + math.exp(-2.0) + 0.5 * math.exp(-1.0), 2.0 + math.exp(-1.0) + 0.5]
-    expected += [-0.5 + 1.0 + 0.5 * math.exp(-9.0), 1.5]
+        rest = 0.1 + 2.0 - 0.01 - 0.01 - 0.05 / 3 - 0.25 / 3
+    expected = [1.5 + math.exp(-2.0) + math.exp(-1.0), 2.0 + math.exp(-1.0) + 1.0]
+    expected += [-0.5 + 1.0 + math.exp(-9.0), 2.0]
     assert torch.allclose(total, torch.tensor(expected) + rest, atol=1e-3)
     assert torch.allclose(total, torch.stack(list(parts.values())).sum(dim=0), atol=1e-5)
 
