@@ -29,7 +29,7 @@ class Act:
     """Carry out a goal: a planner breaks it into instructions, a policy acts on them at control rate."""
 
     task: str
-    """A tour (ant-tour, humanoid-tour), or a task with commands, such as ant-command, told by script or hand."""
+    """A tour (ant-tour, humanoid-tour), or a task with commands, such as ant-command, told by hand."""
     policy: Path
     """Folder of a generalist, or a run or checkpoint of the commanded task, which is driven by the commands' numbers."""
     planner: str = "oracle"
