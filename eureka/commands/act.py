@@ -31,7 +31,7 @@ class Act:
     task: str
     """A tour (ant-tour, humanoid-tour), or a task with commands, such as ant-command, told by hand."""
     policy: Path
-    """Folder of a generalist, or a run or checkpoint of the commanded task, which is driven by the commands' numbers."""
+    """Folder of a generalist, or a run or checkpoint of the commanded task, driven by the commands' numbers."""
     planner: str = "oracle"
     """oracle (positions from the simulator), openai (a vision endpoint), script (a file) or manual (you type)."""
     goal: str | None = None
