@@ -66,6 +66,8 @@ class Act:
     """The endpoint of the openai planner."""
     video: bool = False
     """Film each run: from outside, out of the body's eyes, and the words in force."""
+    record: Path | None = None
+    """Dataset (LeRobot v3.0) that takes the tours that were done, the words in force as subtasks."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of the record; runs/TASK/act/DATE when not given."""
     json: bool = False
@@ -109,6 +111,7 @@ class Act:
             cameras=tuple(name.strip() for name in self.cameras.split(",") if name.strip()),
             image_size=_size(self.image_size),
             video=self.video,
+            record=self.record,
             runtime=RuntimeConfig(speed=self.speed, rhythm=rhythm, delay_s=self.delay_s, max_s=self.max_s),
             endpoint=self.endpoint,
             out=out,
