@@ -2,9 +2,9 @@
 
     python benchmarks/act.py --seconds 60 --rate 120
 
-The ant stands (zero actions) on ant-tour, so that nothing ends the run; each control step is the task's own, with the
-physics, the signals and the copy of the state that a planner sees. The planner talks to an HTTP server on loopback in
-this very process, which makes it harder: its threads want the same Python lock. Pictures are drawn by the child process.
+The ant stands (zero actions) on ant-tour, so that nothing ends the run; each control step is the task's own, with
+physics, signals and the copy of the state that a planner sees. The planner talks to an HTTP server on loopback in
+this very process, which makes it harder: its threads want the same Python lock. A child process draws the pictures.
 
 Prints one line a case: control rate, quantiles of the period, share of the periods more than a fifth late.
 """
@@ -108,8 +108,9 @@ def main() -> None:
         assert isinstance(rates, dict)
         print(
             f"{case:26s} {1 / rates['mean_s']:6.1f} Hz   period median {1e3 * rates['median_s']:6.2f}  p99 "
-            f"{1e3 * rates['p99_s']:6.2f}  longest {1e3 * rates['longest_s']:7.2f} ms   late {100 * rates['late_share']:5.2f} %"
-            f"   work median {1e3 * rates['work_median_s']:.2f}  p99 {1e3 * rates['work_p99_s']:.2f} ms   "
+            f"{1e3 * rates['p99_s']:6.2f}  longest {1e3 * rates['longest_s']:7.2f} ms   "
+            f"late {100 * rates['late_share']:5.2f} %   work median {1e3 * rates['work_median_s']:.2f}  "
+            f"p99 {1e3 * rates['work_p99_s']:.2f} ms   "
             f"asked {found['counts']}   load {os.getloadavg()[0]:.1f}",
             flush=True,
         )

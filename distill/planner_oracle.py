@@ -1,7 +1,8 @@
 """A planner that reads positions from the simulator: the upper bound, and what works without an endpoint.
 
 It chooses among the same commands as any planner, through the same interface, and looks at no picture. The way is
-straight: turn until the next post is ahead, then go; around a post that is not due, beside it.
+straight: turn until the next post is ahead, then go; around a post that is not due, beside it. A body that flies comes
+to the post's height first.
 
 `steer` is pure: where the body is to go, and which of its motions comes nearest.
 """
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distill.planner import Picture, Subtask, Turn, still_command
-from tasks.commands import CommandSet
+from tasks.commands import Command, CommandSet
 from tasks.errors import UserError
 from tasks.tour import TourFacts
 
@@ -28,6 +29,8 @@ SLOW_M = 1.6
 """Nearer than this to where it goes, the body walks slowly: it shall not run past."""
 MARGIN_M = 0.35
 """Added to the distance at which a post counts as visited, when going past one that is not due."""
+LEVEL_M = 0.3
+"""A flying body climbs or descends where the post's height is farther away than this."""
 SHORTEST_S, LONGEST_S = 0.3, 3.0
 """Durations of timed subtasks."""
 
@@ -44,34 +47,44 @@ class Gaits:
     fast_m_s: float
     slow_m_s: float
     turn_rad_s: float
+    up: str | None = None
+    down: str | None = None
+    climb_m_s: float = 0.0
 
 
-def walking_gaits(commands: CommandSet) -> Gaits:
-    """The gaits of a body whose commands have three numbers: velocity forward and to the left, yaw rate.
+def find_gaits(commands: CommandSet) -> Gaits:
+    """The gaits of a body whose commands are velocities along its heading: forward, to the left, (up,) and yaw rate.
 
     Raises UserError where one is missing.
     """
-    ahead = sorted(
-        (c for c in commands if len(c.values) == 3 and c.values[0] > 0 and not any(c.values[1:])),
-        key=lambda c: c.values[0],
-    )
-    turns = sorted(
-        (c for c in commands if len(c.values) == 3 and c.values[2] and not any(c.values[:2])), key=lambda c: c.values[2]
-    )
-    if not ahead or len(turns) < 2 or turns[0].values[2] >= 0:
+
+    def along(axis: int) -> list[Command]:
+        """Commands with a number on one axis alone, from the least to the largest."""
+        found = [c for c in commands if c.values[axis] and not any(c.values[:axis]) and not any(c.values[axis + 1 :])]
+        return sorted(found, key=lambda c: c.values[axis])
+
+    size = len(commands[0].values)
+    ahead = [c for c in along(0) if c.values[0] > 0] if size in (3, 4) else []
+    turns = along(size - 1)
+    if not ahead or len(turns) < 2 or not turns[0].values[-1] < 0 < turns[-1].values[-1]:
         raise UserError(
             f"the oracle needs commands to go forward and to turn either way; there are {', '.join(commands.names)}."
         )
-    left, right = turns[-1], turns[0]
+    climbs = along(2) if size == 4 else []
+    if climbs and not climbs[0].values[2] < 0 < climbs[-1].values[2]:
+        raise UserError(f"the oracle needs commands to climb and to descend; there are {', '.join(commands.names)}.")
     return Gaits(
         fast=ahead[-1].name,
         slow=ahead[0].name,
-        left=left.name,
-        right=right.name,
+        left=turns[-1].name,
+        right=turns[0].name,
         still=still_command(commands),
         fast_m_s=ahead[-1].values[0],
         slow_m_s=ahead[0].values[0],
-        turn_rad_s=left.values[2],
+        turn_rad_s=turns[-1].values[-1],
+        up=climbs[-1].name if climbs else None,
+        down=climbs[0].name if climbs else None,
+        climb_m_s=climbs[-1].values[2] if climbs else 0.0,
     )
 
 
@@ -110,6 +123,9 @@ def steer(facts: TourFacts, gaits: Gaits, turning: bool) -> tuple[str, float]:
     """
     if facts.visited >= len(facts.order):
         return gaits.still, LONGEST_S
+    above = float(facts.posts[facts.order[facts.visited], 2] - facts.position[2])
+    if gaits.up and gaits.down and abs(above) > LEVEL_M:
+        return (gaits.up if above > 0 else gaits.down), abs(above) / gaits.climb_m_s
     way = waypoint(facts) - facts.position[:2]
     distance = float(np.linalg.norm(way))
     aside = math.remainder(math.atan2(way[1], way[0]) - facts.heading_rad, math.tau)
@@ -137,7 +153,7 @@ class OraclePlanner:
             UserError: the body has no commands to walk and to turn.
         """
         self._look, self._timed = look, timed
-        self._gaits = walking_gaits(commands)
+        self._gaits = find_gaits(commands)
         self._turning = False
 
     def plan(self, images: Sequence[Picture], goal: str, history: Sequence[Turn]) -> Subtask:

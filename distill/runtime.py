@@ -30,6 +30,7 @@ from distill.runtime_journal import Journal
 from distill.runtime_orders import InForce
 from distill.runtime_state import StateCopy, copy_state
 from distill.runtime_system2 import Answer, Rhythm, SystemTwo
+from distill.runtime_tape import Tape
 from tasks.env import TaskEnv
 from tasks.errors import UserError
 from tasks.tour import TourTask
@@ -110,6 +111,7 @@ class Body:
         *,
         vocabulary: Vocabulary,
         look: Callable[[StateCopy], Sequence[Picture]] = lambda state: (),
+        tape: Tape | None = None,
     ) -> None:
         """
         Args:
@@ -121,6 +123,7 @@ class Body:
             config, journal: Of the run.
             vocabulary: What the body can be told.
             look: Draws a state for the planner.
+            tape: Takes every step, to be a demonstration.
 
         Raises:
             UserError: more worlds than one.
@@ -139,6 +142,7 @@ class Body:
         self.captions: list[str] = []
         """What was in force then."""
         self.progress = 0.0
+        self.tape = tape
         self._journal, self._config = journal, config
         self._stride = max(1, round(config.frame_s / env.task.control_dt_s))
         self.frame_s = self._stride * env.task.control_dt_s
@@ -157,7 +161,12 @@ class Body:
         if self._steps % self._stride == 0:
             self.frames.append(self.view.shown(self.env.task))
             self.captions.append(order.instruction)
-        step = self.env.step(self.driver.act(self.env, order))
+        actions = self.driver.act(self.env, order)
+        if self.tape is not None:
+            self.tape.before(self.env, order.instruction, actions)
+        step = self.env.step(actions)
+        if self.tape is not None:
+            self.tape.after(step)
         self._steps += 1
         self.time_s = self._steps * self.env.task.control_dt_s
         if isinstance(self.env.task, TourTask):

@@ -229,12 +229,19 @@ class _Worker:
     def __init__(self, compute: Callable[..., Tensor]) -> None:
         self._compute = compute
         self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._started = self._ended = 0
         self._done: queue.SimpleQueue[tuple[int, Tensor | Exception]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="chunks", daemon=True)
         self._thread.start()
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was started has ended."""
+        return self._started == self._ended
+
     def start(self, number: int, work: tuple[Any, ...]) -> None:
         """Compute a chunk."""
+        self._started += 1
         self._work.put((number, work))
 
     def finished(self) -> list[tuple[int, Tensor]]:
@@ -260,3 +267,4 @@ class _Worker:
                 self._done.put((number, self._compute(*work)))
             except Exception as error:  # it is raised in the loop that waits for the chunk
                 self._done.put((number, error))
+            self._ended += 1

@@ -167,6 +167,8 @@ class SystemTwo:
         return {"latency_s": round(latency_s, 4), "planner": dict(self.planner.facts())}
 
     def _failed(self, now_s: float, kind: str, text: str, final: bool, event: dict[str, Any]) -> None:
+        if self._stop.is_set():  # cut short by the end of the run, which is nobody's fault
+            return
         self._failures += 1
         self.counts[kind] = self.counts.get(kind, 0) + 1
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self._failures - 1))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill.dataset.episode import Origin
 from distill.experts import load_checkpoint_expert
 from distill.generalist import Generalist, is_generalist, load_generalist
 from distill.planner import Planner, Vocabulary, choose
@@ -23,6 +24,7 @@ from distill.runtime_clock import Rates
 from distill.runtime_driver import Driver, ExpertDriver, HeadDriver
 from distill.runtime_eyes import Eyes
 from distill.runtime_journal import RESULT, Journal
+from distill.runtime_tape import Tape, tour_dataset
 from distill.runtime_video import film_run
 from eureka.commands.places import find_checkpoint
 from eureka.planner_openai import OpenAIPlanner, PlannerConfig
@@ -56,6 +58,7 @@ class Wishes:
     cameras: tuple[str, ...] = ("eyes", "above")
     image_size: tuple[int, int] = (320, 240)
     video: bool = False
+    record: Path | None = None
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     endpoint: PlannerConfig = field(default_factory=PlannerConfig)
     out: Path = Path("act")
@@ -70,6 +73,8 @@ class Tour:
     bodies: tuple[BodyResult, ...]
     rates: Rates | None
     video: str | None
+    recorded: bool = False
+    """Whether it is in the dataset of `record`."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ def _head(generalist: Generalist, skill: str) -> Callable[[Task, float | None, i
 def as_data(session: Session) -> dict[str, Any]:
     """A session as plain data."""
     wishes = dataclasses.asdict(session.wishes)
-    wishes |= {name: str(wishes[name]) for name in ("policy", "out", "script") if wishes[name] is not None}
+    wishes |= {name: str(wishes[name]) for name in ("policy", "out", "script", "record") if wishes[name] is not None}
     return {
         "schema": SCHEMA,
         "asked": wishes,
@@ -201,17 +206,34 @@ def _tour(
             journal,
             vocabulary=vocabulary,
             look=eyes.look if eyes is not None else (lambda state: ()),
+            tape=None if wishes.record is None else Tape(),
         )
         box.append(body)
         results, rates = run([body], wishes.runtime)
         video = None
         if wishes.video:
             video = film_run([body], wishes.out / name / VIDEO, frame_s=body.frame_s, say=say)
+        recorded = _record(wishes, policy, body, seed)
     finally:
         env.close()
-    tour = Tour(name, seed, tuple(results), rates, None if video is None else f"{name}/{VIDEO}")
+    tour = Tour(name, seed, tuple(results), rates, None if video is None else f"{name}/{VIDEO}", recorded)
     journal.close(dataclasses.asdict(tour))
     return tour
+
+
+def _record(wishes: Wishes, policy: SystemOne, body: Body, seed: int) -> bool:
+    """Add a tour that was done to the dataset of demonstrations; whether it is there now."""
+    if wishes.record is None or body.tape is None or body.end != "success":
+        return False
+    source = f"{body.env.task.name} {body.two.planner.name} planner, {policy.words}"
+    writer = tour_dataset(wishes.record, body.env, body.env.task.name)
+    try:
+        there = any((origin.source, origin.seed) == (source, seed) for origin in writer.origins)
+        if not there:
+            writer.add_episode(body.tape.episode(body.goal, Origin(source, seed, 0, body.progress)))
+    finally:
+        writer.close()
+    return True
 
 
 def _planner(

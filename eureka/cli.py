@@ -52,6 +52,7 @@ COMMANDS: dict[str, Entry] = {
     "bench": Entry("eureka.commands.bench:Bench", "methods x tasks x seeds as one table"),
     "dataset": Entry("eureka.commands.dataset:Dataset", "what is in a dataset of demonstrations; export it for GR00T"),
     "act": Entry("eureka.commands.act:Act", "carry out a goal: a planner on top of a policy, in the simulator"),
+    "pipeline": Entry("eureka.commands.pipeline:Pipeline", "searches, distillation and tours out of one file"),
     "doctor": Entry("eureka.commands.doctor:Doctor", "what works on this machine, and how to mend what does not"),
 }
 

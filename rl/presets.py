@@ -51,6 +51,14 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "iterations": 120,
         "ppo": {"hidden_dims": (64, 64), "gamma": 0.99, "lam": 0.99},
     },
+    # As quadcopter-hover, with more worlds: seven commands instead of one place.
+    "quadcopter-command": {
+        "num_envs": 512,
+        "steps_per_env": 32,
+        "iterations": 150,
+        "save_interval": 50,
+        "ppo": {"hidden_dims": (64, 64), "gamma": 0.98, "lam": 0.95},
+    },
     "ant-run": {
         "num_envs": 1024,
         "steps_per_env": 16,

@@ -45,6 +45,8 @@ _BUILT_IN: dict[str, str] = {
     "shadow-block-stack": "tasks.bimanual.block_stack:ShadowBlockStack",
     "ant-tour": "tasks.locomotion.ant_tour:AntTour",
     "humanoid-tour": "tasks.locomotion.humanoid_tour:HumanoidTour",
+    "quadcopter-command": "tasks.classic.quadcopter_command:QuadcopterCommand",
+    "quadcopter-tour": "tasks.classic.quadcopter_command:QuadcopterTour",
 }
 _registered: dict[str, str] = dict(_BUILT_IN)
 

@@ -29,9 +29,9 @@ class Act:
     """Carry out a goal: a planner breaks it into instructions, a policy acts on them at control rate."""
 
     task: str
-    """A tour (ant-tour, humanoid-tour), or a task with commands, such as ant-command, told by script or hand."""
+    """A tour (ant-tour, humanoid-tour), or a task with commands, such as ant-command, told by hand."""
     policy: Path
-    """Folder of a generalist, or a run or checkpoint of the commanded task, which is driven by the commands' numbers."""
+    """Folder of a generalist, or a run or checkpoint of the commanded task, driven by the commands' numbers."""
     planner: str = "oracle"
     """oracle (positions from the simulator), openai (a vision endpoint), script (a file) or manual (you type)."""
     goal: str | None = None
@@ -66,6 +66,8 @@ class Act:
     """The endpoint of the openai planner."""
     video: bool = False
     """Film each run: from outside, out of the body's eyes, and the words in force."""
+    record: Path | None = None
+    """Dataset (LeRobot v3.0) that takes the tours that were done, the words in force as subtasks."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of the record; runs/TASK/act/DATE when not given."""
     json: bool = False
@@ -109,6 +111,7 @@ class Act:
             cameras=tuple(name.strip() for name in self.cameras.split(",") if name.strip()),
             image_size=_size(self.image_size),
             video=self.video,
+            record=self.record,
             runtime=RuntimeConfig(speed=self.speed, rhythm=rhythm, delay_s=self.delay_s, max_s=self.max_s),
             endpoint=self.endpoint,
             out=out,

@@ -29,6 +29,7 @@ SHARED = {
     "shadow-catch-underarm": "cube_throw",
     "ant-tour": "ant_command",
     "humanoid-tour": "humanoid_command",
+    "quadcopter-tour": "quadcopter_command",
 }
 """Tasks whose programs are one and the same -> the folder of those."""
 _HERE = Path(__file__).resolve().parent

@@ -11,15 +11,16 @@ import pytest
 
 from distill.planner import PlannerDone, Subtask, Turn, Vocabulary, choose, parse_until, still_command
 from distill.planner_manual import ManualPlanner
-from distill.planner_oracle import MARGIN_M, OraclePlanner, steer, walking_gaits, waypoint
+from distill.planner_oracle import MARGIN_M, OraclePlanner, find_gaits, steer, waypoint
 from distill.planner_script import ScriptPlanner, read_script
+from tasks.classic.flying_words import FLYING
 from tasks.commands import CommandSet
 from tasks.errors import UserError
 from tasks.tour import TourFacts
 from tests.distill.puck import PuckCommand
 
 COMMANDS = PuckCommand.commands
-GAITS = walking_gaits(COMMANDS)
+GAITS = find_gaits(COMMANDS)
 
 
 def facts(**changes) -> TourFacts:
@@ -158,7 +159,7 @@ def test_the_gaits_are_found_by_their_numbers():
         "stand still",
     )
     with pytest.raises(UserError, match="needs commands to go forward and to turn"):
-        walking_gaits(CommandSet([command for command in COMMANDS if "turn" not in command.name]))
+        find_gaits(CommandSet([command for command in COMMANDS if "turn" not in command.name]))
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,21 @@ def test_the_gaits_are_found_by_their_numbers():
 )
 def test_the_oracle_steers_to_the_due_post(changes, turning, command):
     assert steer(facts(**changes), GAITS, turning)[0] == command
+
+
+def test_a_body_that_flies_comes_to_the_height_first():
+    gaits = find_gaits(FLYING)
+    assert (gaits.fast, gaits.slow, gaits.up, gaits.down, gaits.still) == (
+        "fly forward",
+        "fly slowly forward",
+        "climb",
+        "descend",
+        "hover",
+    )
+    for height, command in ((1.5, "climb"), (-0.9, "descend"), (0.2, "fly forward")):
+        posts = np.array([[4.0, 0.0, height], [0.0, 4.0, 0.0], [7.0, 0.0, 0.0]])
+        assert steer(facts(posts=posts), gaits, False)[0] == command
+    assert steer(facts(posts=posts + [0, 0, 1.0]), gaits, False)[1] == pytest.approx(1.2 / 0.6)
 
 
 def test_durations_are_those_that_the_body_needs():

@@ -18,13 +18,14 @@ from distill.planner_oracle import OraclePlanner
 from distill.planner_script import ScriptPlanner
 from distill.runtime import Body, BodyResult, RuntimeConfig, run
 from distill.runtime_clock import Pacer
-from distill.runtime_driver import ExpertDriver
+from distill.runtime_driver import ExpertDriver, HeadDriver
 from distill.runtime_journal import Journal
 from distill.runtime_orders import InForce, Lapse, Order
 from distill.runtime_system2 import Rhythm
 from tasks.env import make_env
 from tasks.errors import UserError
 from tests.distill.puck import PuckCommand, PuckTour, policy
+from tests.distill.puck_head import untaught
 
 STILL, LEFT, RUN = (Order(name, name) for name in ("stand still", "turn left", "run forward"))
 
@@ -297,3 +298,74 @@ def test_numbers_that_cannot_work_are_refused():
             RuntimeConfig(**wrong)
     with pytest.raises(UserError, match="hold_s"):
         Rhythm(hold_s=0.0)
+
+
+# -- System 1 by words
+
+
+def chunks_take(monkeypatch, seconds: float) -> None:
+    """Let drivers believe that a chunk takes so long on this machine."""
+    monkeypatch.setattr(HeadDriver, "_measure", lambda self, guided: setattr(self, "_guided", guided) or seconds)
+
+
+@pytest.mark.parametrize("objective", ["flow", "regression"])
+def test_chunks_from_a_thread_are_joined_to_what_is_carried_out(monkeypatch, objective):
+    """Each step gives the worker time, so that what it brings does not depend on the machine: every chunk comes within
+    the delay, and the settled actions of the old one are kept to the bit."""
+    chunks_take(monkeypatch, 0.008)
+    task = PuckCommand()
+    env = make_env(task, 1, seed=0, num_threads=1)
+    generalist = untaught(objective)
+    encoded = []
+    monkeypatch.setattr(
+        type(generalist.encoder), "forward", spied(type(generalist.encoder).forward, encoded), raising=True
+    )
+    driver = HeadDriver(generalist, "puck-command", task, step_s=0.02)
+    assert driver._worker is not None and driver._broker.delay == 1
+    orders = [driver.prepare(words) for words in ("turn left", "run forward", "turn left")]
+    assert len(encoded) == 2 and orders[0].prepared is orders[2].prepared, "each phrase is encoded once"
+    kept = []
+    for step in range(30):
+        before, at = driver._broker._chunk, driver._broker._chunk_step
+        action = driver.act(env, orders[step // 10])
+        after = driver._broker._chunk
+        if before is not None and after is not before and driver._broker._chunk_step > at:
+            # The action of the step in which it was asked for was the old chunk's: it is settled.
+            kept.append(torch.equal(after[0], before[driver._broker._chunk_step - at]))
+        env.step(action)
+        for _ in range(2000):
+            if driver._worker.idle:
+                break
+            time.sleep(0.001)
+    driver.close()
+    facts = driver.facts()
+    assert len(kept) >= 5 and all(kept)
+    assert facts["late_chunks"] == facts["dropped_chunks"] == facts["steps_without_action"] == 0
+    env.close()
+
+
+def spied(forward, seen: list):
+    def called(self, instructions, images=None):
+        seen.append(tuple(instructions))
+        return forward(self, instructions, images)
+
+    return called
+
+
+def test_a_fault_in_the_thread_of_chunks_ends_the_run_and_is_not_lost(monkeypatch):
+    chunks_take(monkeypatch, 0.008)
+    driver = HeadDriver(untaught(), "puck-command", PuckCommand(), step_s=0.02)
+    driver._worker.start(0, ())  # nothing to compute a chunk from
+    for _ in range(2000):
+        if driver._worker.idle:
+            break
+        time.sleep(0.001)
+    with pytest.raises(TypeError):
+        driver._worker.finished()
+    driver.close()
+
+
+def test_a_head_too_slow_for_real_time_is_refused(monkeypatch):
+    chunks_take(monkeypatch, 0.5)
+    with pytest.raises(UserError, match="too slow for real time here; lower --speed"):
+        HeadDriver(untaught(), "puck-command", PuckCommand(), step_s=0.02)

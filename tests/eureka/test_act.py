@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.dataset.reader import EpisodeDataset
 from distill.generalist import save_generalist
 from eureka.act_page import EVENTS_SHOWN, _merged, _thinned
 from tests.distill.puck_head import COMMAND_REF, TOUR_REF, taught
@@ -39,7 +40,8 @@ def eureka(capsys, monkeypatch, tmp_path):
 
 
 def test_a_head_that_is_told_by_words_does_tours(eureka, head):
-    code, out, err = eureka("act", "--task", TOUR_REF, "--policy", head, "--speed", 0, "--tours", 2, "--out", "done")
+    words = ("act", "--task", TOUR_REF, "--policy", head, "--speed", 0, "--record", "data")
+    code, out, err = eureka(*words, "--tours", 2, "--out", "done")
     assert code == 0, out + err
     assert "2 of 2 tours succeeded" in out and "done/page.html" in out
     found = json.loads(Path("done/result.json").read_text())
@@ -54,6 +56,24 @@ def test_a_head_that_is_told_by_words_does_tours(eureka, head):
     assert {event["kind"] for event in events} == {"told"}
     code, _, err = eureka("act", "--task", TOUR_REF, "--policy", head, "--out", "done")
     assert_one_line(code, err, "holds a record already")
+    the_tours_are_demonstrations(found)
+    assert eureka(*words, "--out", "again")[0] == 0
+    assert EpisodeDataset(Path("data")).num_episodes == 2, "the same tour is not recorded twice"
+
+
+def the_tours_are_demonstrations(found) -> None:
+    """What was recorded against what was told, frame by frame where the record says when."""
+    data = EpisodeDataset(Path("data"))
+    tours = found["tours"]
+    assert list(data.tasks) == list(dict.fromkeys(tour["bodies"][0]["goal"] for tour in tours))
+    assert [tour["recorded"] for tour in tours] == [True, True] and data.num_episodes == 2
+    assert data.num_frames == sum(round(tour["bodies"][0]["time_s"] / 0.02) for tour in tours)
+    frames = data.frames
+    words = [data.subtasks[number] for number in frames.subtask]
+    events = [json.loads(line) for line in Path("done/tour_000/events.jsonl").read_text().splitlines()]
+    for event in events:
+        assert words[round(event["time_s"] / 0.02)] == event["instruction"], event
+    assert [origin.seed for origin in data.origins or ()] == [900_001, 900_002]
 
 
 def test_a_vision_planner_sees_pictures_and_they_are_kept(eureka, head, monkeypatch):

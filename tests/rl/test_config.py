@@ -29,6 +29,7 @@ def test_every_built_in_task_has_a_preset():
         "g1-velocity",
         "x2-hover",
         "franka-cabinet",
+        "quadcopter-command",
     ]
     built_in += ["allegro-reorient", "shadow-reorient", "shadow-pen-spin", "shadow-over", "shadow-catch-underarm"]
     built_in += ["shadow-door-open-outward", "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack"]

@@ -18,7 +18,7 @@ BUILT_IN = ["cartpole-balance", "cartpole-swingup", "ball-balance", "quadcopter-
             "ant-command", "humanoid-command", "anymal-velocity", "g1-velocity", "x2-hover", "franka-cabinet",
             "allegro-reorient", "shadow-reorient", "shadow-pen-spin", "shadow-over", "shadow-catch-underarm",
             "shadow-door-open-outward", "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack", "ant-tour",
-            "humanoid-tour"]  # fmt: skip
+            "humanoid-tour", "quadcopter-command", "quadcopter-tour"]  # fmt: skip
 TASK_FILE = '''"""A task file."""
 from tests.tasks.toy_tasks import Slider
 
