@@ -31,7 +31,7 @@ from rl.population_learners import Learners
 from rl.population_member import Candidate
 from rl.population_statistics import PopulationStatistics, ReturnDeviations
 from rl.population_worlds import PopulationWorlds
-from rl.record import TrainRequest, error_entry, make_result
+from rl.record import SHARED, TrainRequest, error_entry, make_result
 from rl.rsl_adapter import within
 from rl.train import available_threads
 from rl.verdicts import (
@@ -49,9 +49,6 @@ from tasks import registry
 from tasks.env import EnvStep
 from tasks.errors import UserError
 from tasks.task import Task
-
-SHARED = ("task", "config", "backend", "device", "threads", "start_iteration")
-"""Fields of a request that are the same for all of a population."""
 
 OnIteration = Callable[[str, dict[str, Any]], None]
 

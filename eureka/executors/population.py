@@ -23,9 +23,8 @@ from eureka.executors.base import Ended, Executor, Job
 from eureka.executors.processes import end_orphans
 from rl.config import to_json
 from rl.failures import DISK_FULL_EXIT, disk_full
-from rl.population import SHARED
 from rl.population_worker import write_population
-from rl.record import read_request
+from rl.record import SHARED, read_request
 from tasks.errors import UserError
 
 FOLDER = "populations"
