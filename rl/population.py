@@ -50,7 +50,7 @@ from tasks.env import EnvStep
 from tasks.errors import UserError
 from tasks.task import Task
 
-SHARED = ("task", "config", "backend", "device", "threads", "start_iteration")
+SHARED = ("task", "config", "backend", "device", "randomize", "threads", "start_iteration")
 """Fields of a request that are the same for all of a population."""
 
 OnIteration = Callable[[str, dict[str, Any]], None]
@@ -169,6 +169,7 @@ class Population:
             num_threads=self.threads,
             backend=request.backend,
             device=request.device,
+            randomize=request.randomize,
         )
         device = self.worlds.device
         self.deviations = ReturnDeviations(self.count, config.num_envs, config.ppo.gamma, device)
