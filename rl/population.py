@@ -166,6 +166,7 @@ class Population:
             num_threads=self.threads,
             backend=request.backend,
             device=request.device,
+            randomize=request.randomize,
         )
         device = self.worlds.device
         self.deviations = ReturnDeviations(self.count, config.num_envs, config.ppo.gamma, device)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rl import progress
 from rl.failures import DISK_FULL_EXIT, INFRASTRUCTURE, POPULATION_FAILED
-from rl.record import RESULT, error_entry, read_json, read_request, write_json_atomic
+from rl.record import error_entry, read_json, read_request, write_json_atomic
 from rl.worker_common import (
     Terminated,
     confine_worker,
@@ -91,8 +91,6 @@ def _run(job_dir: Path, members: Sequence[Member], confined: bool, evaluator: Ev
     results: dict[str, dict[str, Any]] = {}
     try:
         progress.start(job_dir)
-        for member in members:
-            (member.run_dir / RESULT).unlink(missing_ok=True)
         if evaluator is not None:
             evaluator.prepare(members[0].request.task)
         requests, folders = [m.request for m in members], [job_dir, *(m.run_dir for m in members)]

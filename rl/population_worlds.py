@@ -17,11 +17,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, MutableMapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.env import EnvStep, TaskEnv, make_env
+from tasks.env import RANDOMIZE_SEED, EnvStep, TaskEnv, make_env
 from tasks.errors import UserError
+from tasks.randomize import Pushes, draw
 from tasks.signals import Signals
 from tasks.sim import Simulation
 from tasks.subset import WorldSubset
@@ -159,6 +161,7 @@ class PopulationWorlds:
         num_threads: Physics threads, 0 for all cores.
         backend: See `tasks.env.make_env`.
         device: Where tensors live.
+        randomize: Whether worlds differ as the task's table says; each slice's as its seed alone would have them.
 
     Raises:
         UserError: the task cannot be built, or comes with another simulator's environment.
@@ -173,6 +176,7 @@ class PopulationWorlds:
         num_threads: int = 0,
         backend: str = "native",
         device: str | None = None,
+        randomize: bool = False,
     ) -> None:
         self.task, self.count, self.worlds = task, len(seeds), num_envs
         # The environment sets the simulation up and checks the task.
@@ -193,6 +197,7 @@ class PopulationWorlds:
         self._rngs = [torch.Generator(device=self.device).manual_seed(seed) for seed in seeds]
         self._slices = Slices(self.sim, self.count)
         self._updates = type(task).update is not Task.update
+        self._pushes = self._randomize(seeds) if randomize else []
         if not self.sim.asynchronous:  # the environment's first episodes are of its own seed, and are not played
             self._reset([torch.arange(num_envs, device=self.device)] * self.count)
             self._observation = task.observe(task.signals(self.sim))
@@ -204,6 +209,8 @@ class PopulationWorlds:
     def step(self, actions: Tensor) -> EnvStep:
         """Play one control step with actions (K, N, A), clipped to [-1, 1]; everything in the result is (K N, ...)."""
         sim, task = self.sim, self.task
+        if self._pushes:
+            sim.add_velocity(torch.cat([pushes.next() for pushes in self._pushes]))
         if sim.asynchronous:
             step = self._env.step(actions.flatten(0, 1))
             self._observation = step.observation
@@ -239,6 +246,19 @@ class PopulationWorlds:
         ids[k] = torch.arange(self.worlds, device=self.device)
         self._reset(ids)
         self._observation = self._with_fresh(self._observation, ids[k] + k * self.worlds)
+
+    def _randomize(self, seeds: Sequence[int]) -> list[Pushes]:
+        """Give each world its own numbers; what pushes each slice."""
+        table, sim = self.task.randomize, self.sim
+        if table is None:
+            self.close()
+            raise UserError(f"task '{self.task.name}' has no randomize table (tasks/randomize.py); train without it.")
+        drawn = [draw(sim.model, table, self.worlds, seed + RANDOMIZE_SEED) for seed in seeds]
+        sim.set_parameters({name: np.concatenate([fields[name] for fields in drawn]) for name in drawn[0]})
+        if table.push is None:
+            return []
+        told = (table.push, sim.model, self.worlds, self.task.control_dt_s, sim.device)
+        return [Pushes(*told, seed + RANDOMIZE_SEED) for seed in seeds]
 
     def collect_overflows(self) -> dict[str, int]:
         """See `tasks.env.TaskEnv`. Worlds share the room for contacts, so nobody knows whose these are."""

@@ -28,7 +28,7 @@ REQUEST, METRICS, RESULT = "request.json", "metrics.jsonl", "result.json"
 APART = "apart.jsonl"
 """Figures for people that no designer may see, such as the reward that a foreign task has of its own; only where there
 are any. Nothing that talks to a designer reads it."""
-SHARED = ("task", "config", "backend", "device", "threads", "start_iteration")
+SHARED = ("task", "config", "backend", "device", "randomize", "threads", "start_iteration")
 """Fields of a request that are the same for all of a population."""
 
 

@@ -235,6 +235,8 @@ def make_env(
             cannot use the device.
     """
     check_backend(backend)
+    if type(task).build_env is not Task.build_env and (backend != "native" or randomize):
+        raise UserError(f"task '{task.name}' comes with its own simulator; leave --backend and --randomize away.")
     foreign = task.build_env(num_envs, seed=seed, device=device or task.default_device())
     if foreign is not None:
         return foreign

@@ -2,8 +2,8 @@
 
 What goes: every function, class variable or module constant whose name starts with `fitness` (any case, leading
 underscores ignored), the `training` mapping, the `randomize` table, how videos are drawn, what base classes that are
-tasks of their own are for, and every constant or function, of the module or of a task's class, that is then used nowhere
-and is no part of the contract of `tasks.task.Task`.
+tasks of their own are for, and every constant or function, of the module or of a task's class, that is then used
+nowhere and is no part of the contract of `tasks.task.Task`.
 What stays is re-printed from the syntax tree, so comments cannot leak what the code no longer says.
 """
 

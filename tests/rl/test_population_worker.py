@@ -158,7 +158,6 @@ def broken(error):
 )
 def test_what_ends_the_process_says_nothing_of_a_single_reward(population, monkeypatch, capsys, error, kind):
     job_dir, run_dirs = population()
-    (run_dirs[2] / RESULT).write_text("of an earlier start")
     monkeypatch.setattr("rl.population.train_population", broken(error))
     assert run_population(job_dir) == 1
     told = results(run_dirs)

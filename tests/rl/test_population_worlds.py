@@ -11,6 +11,7 @@ from rl.population_worlds import PopulationWorlds
 from tasks import registry
 from tasks.env import make_env
 from tasks.errors import UserError
+from tasks.randomize import Push, Randomize, Vary
 from tasks.sim_native import NativeSimulation
 
 CHASER = str(Path(__file__).with_name("chaser.py"))
@@ -51,6 +52,24 @@ def test_a_slice_is_the_environment_of_its_seed(actions):
     goals = torch.stack([env.sim.memory["goal"] for env in alone])
     assert torch.equal(worlds.sim.memory["goal"].view(len(SEEDS), N, 1), goals)
     worlds.close()
+
+
+@pytest.mark.parametrize("name", [CHASER, "quadcopter-hover"])
+def test_worlds_that_differ_do_so_by_their_slice_s_seed(monkeypatch, name):
+    """Masses, and pushes where there is a free joint: those of a lone training with this seed."""
+    task = registry.make(name)
+    push = None if name == CHASER else Push(2.0, (0.1, 0.3))
+    monkeypatch.setattr(type(task), "randomize", Randomize((Vary("mass", 0.5, 2.0),), push))
+    worlds = PopulationWorlds(task, 6, SEEDS, num_threads=1, randomize=True)
+    alone = [make_env(task, 6, seed=seed, num_threads=1, randomize=True) for seed in SEEDS]
+    for action in torch.rand(20, 3, 6, worlds.num_actions, generator=torch.Generator().manual_seed(1)) - 0.5:
+        worlds.step(action)
+        for k, env in enumerate(alone):
+            torch.testing.assert_close(worlds.observe()[k], env.step(action[k]).observation)
+    assert not torch.equal(worlds.observe()[0], worlds.observe()[2]), "their actions differ"
+    monkeypatch.setattr(type(task), "randomize", None)
+    with pytest.raises(UserError, match="has no randomize table"):
+        PopulationWorlds(task, 6, SEEDS, randomize=True)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["slice by slice", "as on a device"])

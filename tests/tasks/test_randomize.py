@@ -178,3 +178,16 @@ def test_bad_tables_are_one_line():
         Pushes(Push(1.0, (1.0, 2.0)), Slider().build_model(), 1, 0.1, "cpu", 0)
     with pytest.raises(UserError, match="'slider' has no randomize table"):
         make_env(Slider(), 1, randomize=True)
+
+
+class Foreign(Slider):
+    """A task of another simulator."""
+
+    def build_env(self, num_envs, *, seed, device):
+        raise AssertionError("is not asked")
+
+
+@pytest.mark.parametrize("words", [{"backend": "warp"}, {"randomize": True}])
+def test_a_task_with_its_own_simulator_takes_neither(words):
+    with pytest.raises(UserError, match="comes with its own simulator"):
+        make_env(Foreign(), 1, **words)
