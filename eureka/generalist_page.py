@@ -15,6 +15,7 @@ from typing import Any
 from distill.evaluate import EXPERT, HELD_OUT, IDLE, STUDENT
 from distill.generalist import load_generalist
 from distill.told import FELL
+from eureka.bench_page import Table
 from eureka.report import page_environment
 from eureka.report_curves import Curve, plain_curve
 from eureka.report_text import DASH, format_count, format_number
@@ -64,16 +65,45 @@ def write_page(folder: Path) -> Path:
         name=folder.resolve().name,
         facts=facts,
         video=_video(folder / VIDEO),
-        skills=[skill_row(skill) for skill in skills],
+        skills=skill_table(skills) if skills else None,
         matrices=[matrix for skill in skills for matrix in matrices(skill)],
         phrases=worst_phrases(skills),
-        prices=[_price_row(price) for price in found.get("prices", [])],
+        prices=price_tables(found.get("prices", []), skills),
         curves=loss_curves(read_metrics(folder / METRICS)),
         notes=NOTES,
     )  # fmt: skip
     path = folder / PAGE
     write_atomic(path, page.encode("utf-8", errors="replace"))
     return path
+
+
+def skill_table(skills: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a task; what was obeyed only where there is something to obey."""
+    told = any(HELD_OUT in skill["runs"] for skill in skills)
+    head = ("task", "body", "carried out", "nothing", "expert", "student", "unit", "kept")
+    more = ("kept, held-out words", "obeyed", "obeyed, held-out words") if told else ()
+    rows = tuple(skill_row(skill)[: len(head) + len(more)] for skill in skills)
+    return Table("What it keeps of its experts", (*head, *more), rows)
+
+
+def price_tables(prices: Sequence[Mapping[str, Any]], skills: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """What is kept, or the fitness where there is no expert, one row a task: by actions carried out, and by Euler
+    steps; each with the other as it is set."""
+    made = []
+    for title, this, other in (
+        ("Actions of a chunk carried out", "execute", "steps"),
+        ("Euler steps", "steps", "execute"),
+    ):
+        values = sorted({price[this] for price in prices})
+        rows = []
+        for skill in skills:
+            own = {p[this]: p for p in prices if p["task"] == skill["task"] and p[other] == skill[other]}
+            if own:
+                told = (_price(own[value], skill["unit"]) if value in own else DASH for value in values)
+                rows.append((skill["task"], str(skill[this]), *told))
+        if rows:
+            made.append(Table(title, ("task", "as it is set", *map(str, values)), tuple(rows)))
+    return made
 
 
 def skill_row(skill: Mapping[str, Any]) -> tuple[str, ...]:
@@ -139,9 +169,8 @@ def interval(told: Mapping[str, float] | None) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _price_row(price: Mapping[str, Any]) -> tuple[str, ...]:
-    fitness = format_number(price["fitness"]["value"])
-    return (price["task"], str(price["execute"]), str(price["steps"]), fitness, interval(price["kept"]))
+def _price(price: Mapping[str, Any], unit: str) -> str:
+    return interval(price["kept"]) if price["kept"] else f"{format_number(price['fitness']['value'])} {unit}"
 
 
 def _share(run: Mapping[str, Any] | None) -> str:

@@ -145,8 +145,10 @@ def evaluate(folder: Path, options: EvaluateOptions, episodes: int, seed: int, t
     for report in reports:
         for who in (STUDENT, HELD_OUT):
             if who in report.runs and report.runs[who].obeyed is not None:
-                out.print(matrix_table(f"{report.task}, {who}: told (rows), did (columns)", report.runs[who].obeyed))
+                out.print(f"\n{report.task}, {who}: told (rows), did (columns)")
+                out.print(matrix_table(report.runs[who].obeyed))
     if priced:
+        out.print("\nprice of chunks")
         out.print(price_table(priced))
     if page is not None:
         out.print(f"page: {page}")
@@ -201,7 +203,9 @@ def skill_table(reports: Sequence[SkillReport]) -> Table:
     titles = ("task", "body", "nothing", "expert", "student", "unit", "kept")
     titles += ("kept, held-out words", "obeyed", "obeyed, held-out words") if told else ()
     for title in titles:
-        table.add_column(title, justify="left" if title in ("task", "body", "unit") else "right")
+        table.add_column(
+            title, justify="left" if title in ("task", "body", "unit") else "right", no_wrap=title == "task"
+        )
     for report in reports:
         cells = [report.task, report.embodiment]
         cells += [_mean(report, who) for who in (IDLE, EXPERT, STUDENT)]
@@ -212,9 +216,9 @@ def skill_table(reports: Sequence[SkillReport]) -> Table:
     return table
 
 
-def matrix_table(title: str, obeyed: Obeyed) -> Table:
+def matrix_table(obeyed: Obeyed) -> Table:
     """Told to do X, did Y: counts of stretches."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for name in (*obeyed.commands, FELL):
         table.add_column(name, justify="right")
@@ -225,7 +229,7 @@ def matrix_table(title: str, obeyed: Obeyed) -> Table:
 
 def price_table(priced: Sequence[Price]) -> Table:
     """What more and fewer actions of a chunk, and Euler steps, cost."""
-    table = Table(title="price of chunks", title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("task", "execute", "Euler steps", "fitness", "kept"):
         table.add_column(title, justify="left" if title == "task" else "right")
     for price in priced:
