@@ -144,8 +144,9 @@ class Body:
         self.progress = 0.0
         self.tape = tape
         self._journal, self._config = journal, config
-        self._stride = max(1, round(config.frame_s / env.task.control_dt_s))
-        self.frame_s = self._stride * env.task.control_dt_s
+        self.stride = max(1, round(config.frame_s / env.task.control_dt_s))
+        """Control steps between two frames that are kept."""
+        self.frame_s = self.stride * env.task.control_dt_s
         """Simulated time between two frames that are kept."""
         self._steps = 0
         self._over_s: float | None = None
@@ -158,7 +159,7 @@ class Body:
     def step(self) -> None:
         """One control step: what is in force is acted on."""
         order = self.in_force.at(self.time_s)
-        if self._steps % self._stride == 0:
+        if self._steps % self.stride == 0:
             self.frames.append(self.view.shown(self.env.task))
             self.captions.append(order.instruction)
         actions = self.driver.act(self.env, order)
@@ -235,6 +236,7 @@ def run(
     config: RuntimeConfig,
     *,
     interrupted: Callable[[], bool] = lambda: False,
+    on_frame: Callable[[], None] | None = None,
     pacer: Pacer | None = None,
 ) -> tuple[list[BodyResult], Rates | None]:
     """Run until every body has ended.
@@ -243,6 +245,7 @@ def run(
         bodies: All have the same control rate.
         config: As the bodies were made with.
         interrupted: Asked each step; True ends the run.
+        on_frame: Called when a frame is due, before the step, however many bodies still run.
         pacer: Keeps the rate; None: one of the config's speed.
 
     Returns:
@@ -255,6 +258,7 @@ def run(
     if len(periods) != 1:
         raise UserError(f"the bodies' control periods are {sorted(periods)} s; expected the same for all.")
     pacer = pacer or Pacer(periods.pop() / config.speed if config.speed else 0.0)
+    steps = 0
     try:
         with torch.no_grad(), _undisturbed():
             if config.speed:
@@ -262,6 +266,9 @@ def run(
                     body.two.run(lambda body=body: body.time_s)
             while not interrupted() and (running := [body for body in bodies if body.end is None]):
                 pacer.wait()
+                if on_frame is not None and steps % bodies[0].stride == 0:
+                    on_frame()
+                steps += 1
                 for body in running:
                     if not config.speed:
                         body.plan_in_step()

@@ -6,6 +6,7 @@ Drawn after the run, in a child process, from the states that were kept. Axes: F
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,20 @@ from rl.video import binary, drawn
 from tasks.errors import UserError
 from tasks.tour import TourTask
 from tasks.tour_scene import EYES, OVERVIEW
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One panel of the video."""
+
+    model: bytes
+    """The scene, in MuJoCo's binary format."""
+    states: np.ndarray
+    """(F, nq) positions."""
+    camera: str | None
+    """Camera of the scene."""
+    words: Sequence[str]
+    """F lines, one below each frame."""
 
 
 def film_run(
@@ -39,31 +54,46 @@ def film_run(
     Raises:
         UserError: nothing was kept, or a size that cannot be encoded.
     """
-    if width % 2 or height % 2 or min(width, height) < 16:
-        raise UserError(f"the video's panels are {width} x {height}; expected even numbers of at least 16.")
     frames = max((len(body.frames) for body in bodies), default=0)
     if not frames:
         raise UserError("nothing of the run was kept to film.")
+    shots = [shot for body in bodies for shot in _shots(body, frames)]
+    return film(shots, out, frame_s=frame_s, width=width, height=height, say=say)
+
+
+def film(
+    shots: Sequence[Shot],
+    out: Path,
+    *,
+    frame_s: float,
+    width: int = 320,
+    height: int = 240,
+    say: Callable[[str], None] = print,
+) -> Path | None:
+    """Write shots of equal length as one video, two in a row; each line begins with the time. As `film_run`."""
+    if width % 2 or height % 2 or min(width, height) < 16:
+        raise UserError(f"the video's panels are {width} x {height}; expected even numbers of at least 16.")
     renderer = probe_renderer()
     if renderer is None:
         say(no_renderer_line())
         return None
-    fps = 1.0 / frame_s
-    panels = [panel for body in bodies for panel in _panels(body, frames, fps, width, height)]
+    panels = [
+        Panel(
+            Reel(shot.model, shot.states, shot.camera, width, height, 1.0 / frame_s),
+            tuple(f"{number * frame_s:5.1f} s   {text}" for number, text in enumerate(shot.words)),
+        )
+        for shot in shots
+    ]
     return drawn(lambda name, path: encode_grid(panels, 2, name, str(path)), renderer, Path(out), say)
 
 
-def _panels(body: Body, frames: int, fps: float, width: int, height: int) -> list[Panel]:
+def _shots(body: Body, frames: int) -> list[Shot]:
     """From outside with the words in force; out of the body's eyes with the goal."""
     task = body.env.task
     missing = frames - len(body.frames)
-    qpos = np.stack([*body.frames, *body.frames[-1:] * missing])
+    states = np.stack([*body.frames, *body.frames[-1:] * missing])
     words = [*body.captions, *body.captions[-1:] * missing]
     model = binary(task.build_visual_model())
     outside, inside = (OVERVIEW, EYES) if isinstance(task, TourTask) else (task.camera, task.camera)
-    told = tuple(f"{number / fps:5.1f} s   {text}" for number, text in enumerate(words))
-    goals = tuple(f"{body.name}: {body.goal}" for _ in range(frames))
-    return [
-        Panel(Reel(model, qpos, outside, width, height, fps), told),
-        Panel(Reel(model, qpos, inside, width, height, fps), goals),
-    ]
+    goal = f"{body.name}: {body.goal}"
+    return [Shot(model, states, outside, words), Shot(model, states, inside, [goal] * frames)]

@@ -249,13 +249,11 @@ class TourTask(CommandedTask):
             angle = (torch.rand(n, CANDIDATES, generator=rng) * 2.0 - 1.0) * math.pi
             radius = self.tour_near_m + (self.tour_far_m - self.tour_near_m) * torch.rand(n, CANDIDATES, generator=rng)
             drawn = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)  # (n, candidates, 2)
-            taken = 1.0
+            room = torch.zeros(n, CANDIDATES)
             if place:
-                apart = torch.cdist(drawn, posts[:, :place, :2]).amin(dim=-1)
-                taken = (apart >= self.tour_apart_m).float() + 1e-3 * apart.clamp(max=self.tour_apart_m)
-            # Every candidate with room is as good as another; without any, the one that is farthest from others.
-            first = (taken * torch.ones(n, CANDIDATES)).argmax(dim=1)
-            posts[:, place, :2] = drawn[torch.arange(n), first]
+                # One with room enough is as good as another; without any, the one that is farthest from others.
+                room = torch.cdist(drawn, posts[:, :place, :2]).amin(dim=-1).clamp(max=self.tour_apart_m)
+            posts[:, place, :2] = drawn[torch.arange(n), room.argmax(dim=1)]
             low, high = self.tour_heights_m or (0.0, 0.0)
             posts[:, place, 2] = low + (high - low) * torch.rand(n, generator=rng)
         return posts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from rich.console import Console
 from distill.runtime import RuntimeConfig
 from distill.runtime_system2 import Rhythm
 from eureka.act_page import write_page
+from eureka.act_pair import tour_of_two
 from eureka.act_session import Tour, Wishes, act, as_data
 from eureka.planner_openai import PlannerConfig
 from tasks import registry
@@ -36,6 +38,10 @@ class Act:
     """oracle (positions from the simulator), openai (a vision endpoint), script (a file) or manual (you type)."""
     goal: str | None = None
     """What is wanted, in words; a tour's own when not given."""
+    second: str | None = None
+    """Another tour, such as quadcopter-tour: its body waits until the first one is at a post, then goes there too."""
+    second_policy: Path | None = None
+    """What drives the second body; --policy when not given."""
     skill: str | None = None
     """Task that a generalist was taught, where it is not the one beneath the tour."""
     script: Path | None = None
@@ -81,7 +87,7 @@ class Act:
         out = self.out or Path("runs") / task.name / "act" / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         if (out / "result.json").exists():
             raise UserError(f"{out} holds a record already; choose another --out.")
-        session = act(self._wishes(out), say)
+        session = act(self._wishes(out), say, self._tour_of_two(say))
         page = write_page(session)
         if self.json:
             print(json.dumps(as_data(session), indent=1))
@@ -94,6 +100,13 @@ class Act:
         if session.interrupted:
             raise KeyboardInterrupt(f"interrupted; the record is in {out}")
         return 0 if session.successes in (None, len(session.tours)) else 1
+
+    def _tour_of_two(self, say: Callable[[str], None]) -> Callable[[Wishes, int], Tour] | None:
+        """How each run goes where there are two bodies."""
+        if self.second is None:
+            return None
+        second, policy = self.second, self.second_policy or self.policy
+        return lambda wishes, number: tour_of_two(wishes, second, policy, number, say)
 
     def _wishes(self, out: Path) -> Wishes:
         rhythm = Rhythm(planner_hz=self.planner_hz, hold_s=self.hold_s)
