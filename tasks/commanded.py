@@ -31,7 +31,7 @@ HELD = torch.iinfo(torch.int64).max
 
 
 class CommandedTask(Task):
-    """Base class: a subclass gives `commands`, and says how what was done is measured."""
+    """Base class: a subclass gives `commands`, their numbers among the signals, and how what is done is measured."""
 
     commands: ClassVar[CommandSet]
     command_time_s: ClassVar[float] = 5.0

@@ -64,12 +64,16 @@ class ToldSlider(CommandedTask, Slider):
         return signals["position"]
 
 
-class RestlessSlider(ToldSlider):
-    """One whose task before it changes something of world 0 at every step."""
+class Restless(Slider):
+    """Something of world 0 changes at every step."""
 
     def update(self, sim, signals, rng):
-        """World 0 is stale, whatever the command does."""
-        return super().update(sim, signals, rng) | (torch.arange(sim.num_envs) == 0)
+        """World 0 is stale."""
+        return torch.arange(sim.num_envs) == 0
+
+
+class RestlessSlider(ToldSlider, Restless):
+    """The commands stand before the task that changes something itself."""
 
 
 @pytest.fixture
