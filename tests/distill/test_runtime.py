@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
+from distill import runtime_driver
 from distill.planner import PlannerDone, PlannerError, Subtask, Vocabulary
 from distill.planner_oracle import OraclePlanner
 from distill.planner_script import ScriptPlanner
+from distill.policy import blended
 from distill.runtime import Body, BodyResult, RuntimeConfig, run
 from distill.runtime_clock import Pacer
 from distill.runtime_driver import ExpertDriver, HeadDriver
@@ -192,9 +194,20 @@ def test_a_script_is_carried_out_to_the_letter():
 # -- planners at fault
 
 
+class Obliging(ExpertDriver):
+    """Takes any words, as a head does."""
+
+    def prepare(self, instruction: str) -> Order:
+        try:
+            return super().prepare(instruction)
+        except UserError:
+            return Order(instruction, 0)
+
+
 def test_words_outside_the_list_are_refused_and_leave_what_is_in_force():
     planner = Saying(lambda n: Subtask("turn left", 1.0) if n == 0 else Subtask("fly to the moon"))
-    result, _, journal = go(planner, config=RuntimeConfig(speed=0.0, rhythm=Rhythm(give_up_after=3)))
+    config = RuntimeConfig(speed=0.0, rhythm=Rhythm(give_up_after=3))
+    result, _, journal = go(planner, config=config, driver=Obliging(policy, PuckCommand()))
     assert kinds(journal) == ["told", "failed", "failed", "failed", "dead", "lapse"]
     assert "no command is called 'fly to the moon'" in journal.events[1]["error"]
     assert result.counts == {"asked": 4, "answered": 1, "not_in_the_list": 3}
@@ -320,6 +333,20 @@ def test_chunks_from_a_thread_are_joined_to_what_is_carried_out(monkeypatch, obj
     monkeypatch.setattr(
         type(generalist.encoder), "forward", spied(type(generalist.encoder).forward, encoded), raising=True
     )
+    held: list[bool] = []
+    if objective == "flow":
+        sample = generalist.head.sample
+        monkeypatch.setattr(
+            generalist.head,
+            "sample",
+            lambda *a, guide, **k: held.append(guide is not None) or sample(*a, guide=guide, **k),
+        )
+    else:
+        monkeypatch.setattr(
+            runtime_driver,
+            "blended",
+            lambda request, chunk: held.append(request.previous is not None) or blended(request, chunk),
+        )
     driver = HeadDriver(generalist, "puck-command", task, step_s=0.02)
     assert driver._worker is not None and driver._broker.delay == 1
     orders = [driver.prepare(words) for words in ("turn left", "run forward", "turn left")]
@@ -340,6 +367,7 @@ def test_chunks_from_a_thread_are_joined_to_what_is_carried_out(monkeypatch, obj
     driver.close()
     facts = driver.facts()
     assert len(kept) >= 5 and all(kept)
+    assert held == [False] + [True] * len(kept), "every chunk but the first is held to the one before"
     assert facts["late_chunks"] == facts["dropped_chunks"] == facts["steps_without_action"] == 0
     env.close()
 

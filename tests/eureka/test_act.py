@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from imageio_ffmpeg import read_frames
 
 from distill.dataset.reader import EpisodeDataset
 from distill.generalist import save_generalist
 from eureka.act_page import EVENTS_SHOWN, _merged, _thinned
+from rl.render_grid import CAPTION_PX
 from tests.distill.puck_head import COMMAND_REF, TOUR_REF, taught
 from tests.eureka.chat_server import ChatServer, reply
 from tests.eureka.command_line import assert_one_line
@@ -61,6 +63,21 @@ def test_a_head_that_is_told_by_words_does_tours(eureka, head):
     assert EpisodeDataset(Path("data")).num_episodes == 2, "the same tour is not recorded twice"
 
 
+def test_one_head_drives_two_bodies_and_the_second_waits(eureka, head):
+    words = ("act", "--task", TOUR_REF, "--second", TOUR_REF, "--policy", head, "--speed", 0, "--out", "two")
+    code, out, err = eureka(*words)
+    assert code == 0, out + err
+    first, second = json.loads(Path("two/result.json").read_text())["tours"][0]["bodies"]
+    assert (first["body"], second["body"]) == ("torso 1", "torso 2") and second["time_s"] > first["time_s"]
+    assert second["planner"]["asked_while_waiting"] > 3 and "when the torso is at the" in second["goal"]
+    page = Path("two/page.html").read_text()
+    assert first["goal"] in page and "waits until the torso is at the" in page
+    for wrong, said in (({"--second": COMMAND_REF}, "is no tour"), ({"--planner": "manual"}, "plans for one body")):
+        given = dict(zip(words[1::2], words[2::2], strict=True)) | {"--out": "wrong"} | wrong
+        code, _, err = eureka("act", *(word for pair in given.items() for word in pair))
+        assert_one_line(code, err, said)
+
+
 def the_tours_are_demonstrations(found) -> None:
     """What was recorded against what was told, frame by frame where the record says when."""
     data = EpisodeDataset(Path("data"))
@@ -84,7 +101,7 @@ def test_a_vision_planner_sees_pictures_and_they_are_kept(eureka, head, monkeypa
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         code, out, err = eureka(
             "act", "--task", TOUR_REF, "--policy", head, "--planner", "openai", "--model", "loop-1", "--speed", 0,
-            "--max-s", 1.5, "--image-size", "64x48", "--out", "seen",
+            "--max-s", 1.5, "--image-size", "64x48", "--video", "--out", "seen",
         )  # fmt: skip
         sent = [part for part in server.requests[0].body["messages"][1]["content"] if part["type"] == "image_url"]
     assert code == 1, out + err
@@ -95,6 +112,9 @@ def test_a_vision_planner_sees_pictures_and_they_are_kept(eureka, head, monkeypa
     kept = [Path("seen/tour_000", name).read_bytes() for event in told for name in event["images"]]
     assert all(data.startswith(b"\xff\xd8") for data in kept) and len(set(kept)) > 3, "it sees itself turn"
     page = Path("seen/page.html").read_text()
+    video = read_frames("seen/tour_000/video.mp4")
+    assert 'href="tour_000/video.mp4"' in page and next(video)["size"] == (640, 240 + CAPTION_PX), "two panels"
+    assert sum(1 for _ in video) == pytest.approx(1.5 / 0.08, abs=1), "every frame that was kept"
     assert page.count("data:image/jpeg;base64,") == 6
     assert "<script>" not in page and "&lt;script&gt;" in page
 
