@@ -48,6 +48,12 @@ class Looking(Slider):
 '''
 
 
+@pytest.fixture(autouse=True)
+def _signals_stay(monkeypatch):
+    """A population that runs in this process leaves its signal handlers alone."""
+    monkeypatch.setattr(population_worker, "terminate_by_signals", lambda: None)
+
+
 @pytest.fixture
 def population(make_request, tmp_path):
     """(job folder, run folders) of three short trainings, ready to run."""

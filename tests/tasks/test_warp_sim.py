@@ -198,6 +198,23 @@ def test_divergence_is_flagged_once_and_only_there(field, value):
     assert not sim.diverged.any()
 
 
+def test_divergence_within_a_step_and_again_in_the_next():
+    """A force that blows a world up in every step: flagged in every step, and never handed out."""
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><body><joint name='j' type='slide'/><geom size='0.1' mass='1'/></body></worldbody>"
+        "<actuator><motor joint='j' gear='1e9' ctrlrange='-1e9 1e9'/></actuator></mujoco>"
+    )
+    sim = WarpSimulation(model, 3, 1, "cpu")
+    for _ in range(3):
+        sim.set_ctrl(torch.tensor([[0.0], [1e9], [0.0]]))
+        sim.step()
+        assert sim.diverged.tolist() == [False, True, False]
+        assert not sim.qpos[1].any() and not sim.qvel[1].any(), "the default state"
+    sim.set_ctrl(torch.zeros(3, 1))
+    sim.step()
+    assert not sim.diverged.any()
+
+
 def test_contacts_without_room_are_told_and_given_room():
     """With room for 4 rows a world, boxes on the floor sink; what was lost is told once, then there is room for it."""
     small, roomy = new_sim(room=Room(32, 4)), new_sim()
