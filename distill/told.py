@@ -126,8 +126,9 @@ class Listening:
                 done = self._task.fitness_did(mean).tolist()
             for world, wanted, did in zip(worlds.tolist(), told, done, strict=True):
                 self._matrix[wanted, did] += 1
-                right, of_all = self._phrases.get(self._words[world], (0, 0))
-                self._phrases[self._words[world]] = (right + (did == wanted), of_all + 1)
+                phrase = self._words[world]
+                right, of_all = self._phrases.get(phrase, (0, 0))
+                self._phrases[phrase] = (right + (did == wanted), of_all + 1)
         self._steps = self._steps.masked_fill(ends, 0)
         self._sum = self._sum.masked_fill(ends[:, None], 0.0)
 

@@ -144,9 +144,10 @@ def evaluate(folder: Path, options: EvaluateOptions, episodes: int, seed: int, t
     out.print(skill_table(reports))
     for report in reports:
         for who in (STUDENT, HELD_OUT):
-            if who in report.runs and report.runs[who].obeyed is not None:
+            obeyed = report.runs[who].obeyed if who in report.runs else None
+            if obeyed is not None:
                 out.print(f"\n{report.task}, {who}: told (rows), did (columns)")
-                out.print(matrix_table(report.runs[who].obeyed))
+                out.print(matrix_table(obeyed))
     if priced:
         out.print("\nprice of chunks")
         out.print(price_table(priced))

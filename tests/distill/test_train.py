@@ -21,8 +21,8 @@ from distill.checkpoint import WEIGHTS
 from distill.dagger import round_folder
 from distill.evaluate import Measure, evaluate_skill
 from distill.generalist import load_generalist
-from distill.pace import PACE
-from distill.train import DATA, RESULT, Watcher, distill, read_plays
+from distill.pace import PACE, find_pace
+from distill.train import DATA, RESULT, Distillation, Watcher, distill, read_plays
 from distill.train_request import REQUEST, read_request, weights_digest
 from rl.record import read_metrics
 from tasks.errors import UserError
@@ -119,12 +119,10 @@ def killed_when(folder: Path, reached) -> None:
         assert child.wait() == -signal.SIGKILL
 
 
-def test_killed_three_times_it_ends_as_if_undisturbed(short, tmp_path):
-    """Killed while the experts play, while the student plays, and while it learns."""
+def test_killed_twice_it_ends_as_if_undisturbed(short, tmp_path):
+    """Killed while the student plays, and while it learns."""
     killed = ask(tmp_path / "killed", (SLIDER, COMMANDS), SHORT)
     data = killed / DATA
-    killed_when(killed, (data / "slider" / "round_00.json").exists)
-    assert not list(killed.glob("state_*.pt"))
     killed_when(killed, (data / "slider" / "round_01" / "meta" / "info.json").exists)
     assert (killed / "state_000060.json").exists() and not (killed / "state_000080.json").exists()
     killed_when(killed, (killed / "state_000180.json").exists)
@@ -142,12 +140,14 @@ def test_a_damaged_state_is_passed_over_and_said(tmp_path):
     expected = digest(quick)
     (quick / RESULT).unlink()
     newest = quick / "state_000030.pt"
-    newest.write_bytes(newest.read_bytes()[:-100])
+    flipped = bytearray(newest.read_bytes())
+    flipped[len(flipped) // 2] ^= 1  # one bit, among the weights
+    newest.write_bytes(flipped)
     said: list[str] = []
     watcher = Watcher()
     watcher.say = said.append  # type: ignore[method-assign]
     distill(quick, watcher)
-    assert digest(quick) == expected and len(said) == 1 and "damaged" in said[0] and "passed over" in said[0]
+    assert digest(quick) == expected and len(said) == 1 and ": damaged (" in said[0] and "passed over" in said[0]
     (quick / RESULT).unlink()
     for path in quick.glob("state_*.pt"):
         path.write_bytes(b"")
@@ -180,21 +180,6 @@ def test_with_the_trunk_in_training_the_words_are_learnt_as_well(folder, tmp_pat
     assert own and all(torch.equal(value, after.head.state_dict()[name]) for name, value in own)
 
 
-def test_minutes_become_steps_once(tmp_path):
-    place = ask(tmp_path / "timed", (SLIDER,), dataclasses.replace(QUICK, steps=10**6), minutes=0.15)
-    distill(place)
-    pace = json.loads((place / PACE).read_text())
-    assert pace["steps"] == json.loads((place / RESULT).read_text())["steps"]
-    assert pace["steps"] == int((pace["left_s"] - pace["round_s"]) / pace["step_s"]) and 0 < pace["left_s"] < 9
-    # As many steps without a clock are the same student.
-    same = ask(tmp_path / "same", (SLIDER,), dataclasses.replace(QUICK, steps=pace["steps"]))
-    distill(same)
-    assert torch.equal(chunks(load_generalist(same), "slider"), chunks(load_generalist(place), "slider"))
-    short = ask(tmp_path / "short", (SLIDER,), dataclasses.replace(QUICK, rounds=40), minutes=0.001)
-    with pytest.raises(UserError, match="give more minutes, or fewer rounds"):
-        distill(short)
-
-
 @pytest.fixture
 def stopped(tmp_path):
     """A distillation that was stopped after the experts had played."""
@@ -207,6 +192,32 @@ def stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         distill(place, Stop())
     return place
+
+
+def test_minutes_become_steps_once(stopped):
+    """As many as fit beside the rounds; measured on a copy; an earlier start's number stays."""
+    began = Distillation(read_request(stopped), stopped, Watcher())
+    began._play(0)
+    learner = began._make_learner()
+    before = {name: value.clone() for name, value in learner.head.state_dict().items()}
+    given = (learner, began._loader(learner, 0).next_batch, {"slider/slider": began.experts["slider"]}, QUICK, 1)
+    with pytest.raises(UserError, match="give more minutes, or fewer rounds"):
+        find_pace(stopped, 1e-3, *given)
+    pace = find_pace(stopped, 1000.0, *given)
+    assert pace.steps == int((1000.0 - QUICK.rounds * pace.round_s) / pace.step_s) > 0
+    assert pace.step_s > 0 and pace.round_s > 0
+    assert find_pace(stopped, 5.0, *given) == pace
+    assert learner.steps == 0 and all(torch.equal(v, before[n]) for n, v in learner.head.state_dict().items())
+
+
+def test_the_steps_of_the_minutes_are_those_of_the_first_start(tmp_path):
+    place = ask(tmp_path / "timed", (SLIDER,), dataclasses.replace(QUICK, steps=10**6), minutes=5.0)
+    (place / PACE).write_text(json.dumps({"steps": 17, "step_s": 1.0, "round_s": 1.0, "left_s": 20.0}))
+    distill(place)
+    assert json.loads((place / RESULT).read_text())["steps"] == 17
+    same = ask(tmp_path / "same", (SLIDER,), dataclasses.replace(QUICK, steps=17))
+    distill(same)
+    assert torch.equal(chunks(load_generalist(same), "slider"), chunks(load_generalist(place), "slider"))
 
 
 def another_expert(place):
@@ -261,15 +272,15 @@ def test_what_is_not_as_it_was_is_said_in_one_line(stopped, damage, words):
     assert "\n" not in text and all(word in text for word in words), text
 
 
-def test_what_cannot_be_asked_for(folder, tmp_path):
-    digest = weights_digest(folder)
+def test_what_cannot_be_asked_for(short, tmp_path):
+    digest = weights_digest(short)
     for number, (tasks, options, words) in enumerate(
         [
             ((), {}, "at least one expert"),
             ((SLIDER,), {"freeze_trunk": True}, "say which one by --add-to"),
             ((SLIDER, SLIDER), {}, "two experts for task 'slider'"),
-            ((SLIDER,), {"add_to": str(folder), "add_to_sha256": digest, "freeze_trunk": True}, "only new bodies"),
-            ((PAIR,), {"add_to": str(folder), "add_to_sha256": "other"}, "is not what it was"),
+            ((SLIDER,), {"add_to": str(short), "add_to_sha256": digest, "freeze_trunk": True}, "only new bodies"),
+            ((PAIR,), {"add_to": str(short), "add_to_sha256": "other"}, "is not what it was"),
             ((PAIR,), {"add_to": str(tmp_path), "add_to_sha256": digest}, "expected the folder of a distilled head"),
             ((PAIR,), {"minutes": -1.0}, "a number of minutes, or 0"),
         ]
@@ -277,4 +288,4 @@ def test_what_cannot_be_asked_for(folder, tmp_path):
         with pytest.raises(UserError, match=words):
             distill(ask(tmp_path / f"case{number}", tasks, QUICK, **options))
     with pytest.raises(UserError, match="holds a distillation already; go on with --resume"):
-        ask(folder, (SLIDER,))
+        ask(short, (SLIDER,))
