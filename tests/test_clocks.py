@@ -11,6 +11,7 @@ SYSTEM_CLOCK = {
     "eureka/bench.py": "the day in the name of a table",
     "eureka/commands/act.py": "the name of a new folder",
     "eureka/commands/bench.py": "the name of a new folder",
+    "eureka/commands/distill.py": "the name of a new folder",
     "eureka/commands/pipeline.py": "the name of a new folder",
     "eureka/search_config.py": "the name of a new folder",
     "eureka/commands/train.py": "the name of a new folder",
