@@ -324,9 +324,9 @@ class StackedPPO:
         for mine, name in ((self._exp_avg, "exp_avg"), (self._exp_avg_sq, "exp_avg_sq")):
             mine[k] = torch.cat([each[name].flatten() for each in of_parameters])
         if self.config.obs_normalization:
-            normaliser = self._actor.obs_normalizer
-            self._mean[k], self._var[k], self._std[k] = normaliser._mean, normaliser._var, normaliser._std
-            self._seen[k] = normaliser.count
+            known = dict(self._actor.obs_normalizer.named_buffers())
+            self._mean[k], self._var[k], self._std[k] = known["_mean"], known["_var"], known["_std"]
+            self._seen[k] = known["count"]
         if self.device.type == "cpu":
             self.generators[k].set_state(state["torch_rng"].cpu())
 
