@@ -24,6 +24,7 @@ from distill.train_config import DistillConfig, distill_config
 from distill.train_request import DistillRequest, expert_files, read_request, weights_digest, write_request
 from eureka.commands import generalists
 from eureka.commands.places import find_checkpoint, parse_settings, with_settings
+from eureka.commands.printing import table_console
 from eureka.finals import EVAL_SEED
 from rl.failures import disk_full
 from tasks.errors import UserError, did_you_mean
@@ -93,7 +94,7 @@ class Distill:
         if self.json:
             print(json.dumps({"folder": str(folder), "plays": [dataclasses.asdict(one) for one in plays]}, indent=1))
             return 0
-        Console(highlight=False).print(_table(plays))
+        table_console().print(_table(plays))
         print(f"generalist: {folder}")
         if self.evaluate:
             threads = read_request(folder).config.threads

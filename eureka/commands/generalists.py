@@ -35,6 +35,7 @@ from distill.export import export_head
 from distill.generalist import Generalist, is_generalist, load_generalist
 from distill.told import FELL, Obeyed, told_words
 from eureka.commands.places import find_checkpoint
+from eureka.commands.printing import table_console
 from eureka.generalist_page import EVALUATION, write_page
 from rl.acting import Player
 from rl.grid import Cell, record_grid
@@ -139,7 +140,7 @@ def evaluate(folder: Path, options: EvaluateOptions, episodes: int, seed: int, t
     if as_json:
         print(json.dumps(data, indent=1))
         return 0
-    out = Console(highlight=False)
+    out = table_console()
     out.print(f"{folder}: {len(reports)} tasks, {episodes} episodes each, seed {seed}")
     out.print(skill_table(reports))
     for report in reports:
