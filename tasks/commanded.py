@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tasks.commands import CommandSet
 from tasks.errors import UserError
+from tasks.math import constant
 from tasks.signals import Signals
 from tasks.sim import Simulation
 from tasks.task import Task
@@ -54,9 +55,9 @@ class CommandedTask(Task):
     def reset(self, sim: Simulation, env_ids: Tensor, rng: torch.Generator) -> None:
         """As the task before this one in the order of base classes; any command, unless one is held from outside."""
         super().reset(sim, env_ids, rng)
-        free = env_ids[sim.memory["command_steps_left"][env_ids] != HELD]
-        index = torch.randint(len(self.commands), (len(free),), generator=rng, device=rng.device)
-        self._command(sim, free, index, self._command_steps(), rng)
+        left, index = sim.memory["command_steps_left"][env_ids], sim.memory["command_index"][env_ids]
+        drawn = torch.randint(len(self.commands), (len(env_ids),), generator=rng, device=rng.device)
+        self._draw(sim, env_ids, left != HELD, index, drawn.to(sim.device), rng)
 
     def update(self, sim: Simulation, signals: Signals, rng: torch.Generator) -> Tensor:
         """Another command where the old one's time is up."""
@@ -64,11 +65,9 @@ class CommandedTask(Task):
         left = sim.memory["command_steps_left"]
         sim.memory["command_steps_left"] = torch.where(left == HELD, left, left - 1)
         due = sim.memory["command_steps_left"] <= 0
-        env_ids = due.nonzero()[:, 0]
-        count = len(self.commands)
-        further = torch.randint(1, count, (len(env_ids),), generator=rng, device=rng.device)
-        index = (sim.memory["command_index"][env_ids] + further) % count
-        self._command(sim, env_ids, index, self._command_steps(), rng)
+        index, count = sim.memory["command_index"], len(self.commands)
+        further = torch.randint(1, count, due.shape, generator=rng, device=rng.device).to(sim.device)
+        self._draw(sim, torch.arange(len(due), device=sim.device), due, index, (index + further) % count, rng)
         return due if stale is None else due | stale
 
     def set_command(self, sim: Simulation, env_ids: Tensor, index: Tensor) -> None:
@@ -78,7 +77,8 @@ class CommandedTask(Task):
                 f"task '{self.name}' has {len(self.commands)} commands, got place {index.tolist()}; expected 0 to "
                 f"{len(self.commands) - 1}: {', '.join(self.commands.names)}."
             )
-        self._command(sim, env_ids, index.to(torch.int64), HELD)
+        index = index.to(sim.device, torch.int64)
+        self._command(sim, env_ids, index, torch.full_like(index, HELD))
 
     def observe(self, signals: Signals) -> Tensor:
         """What an expert sees (N, O + V): what `observe_told` shows, and the command's numbers."""
@@ -94,29 +94,39 @@ class CommandedTask(Task):
 
     def fitness(self, signals: Signals) -> Tensor:
         """exp of minus the squared scaled error of this step (N,)."""
-        error = (self.fitness_achieved(signals) - self.command_numbers(signals)) / self._fitness_scales(signals)
+        error = self.fitness_achieved(signals) - self.command_numbers(signals)
+        error = error / constant(self.fitness_scale, error.device)
         return torch.exp(-error.square().sum(dim=-1))
 
     def fitness_did(self, achieved: Tensor) -> Tensor:
         """See `Task.fitness_did`: the command at the least scaled distance."""
-        scale = torch.tensor(self.fitness_scale, device=achieved.device)
+        scale = constant(self.fitness_scale, achieved.device)
         wanted = self.commands.values.to(achieved.device)
         return torch.cdist(achieved / scale, wanted / scale).argmin(dim=-1)
-
-    def _fitness_scales(self, signals: Signals) -> Tensor:
-        return torch.tensor(self.fitness_scale, device=signals["actions"].device)
 
     def _command_steps(self) -> int:
         return max(1, round(self.command_time_s / self.control_dt_s))
 
-    def _command(
-        self, sim: Simulation, env_ids: Tensor, index: Tensor, steps: int, rng: torch.Generator | None = None
+    def _draw(
+        self, sim: Simulation, env_ids: Tensor, due: Tensor, index: Tensor, drawn: Tensor, rng: torch.Generator
     ) -> None:
-        """Tell worlds env_ids (n,) commands index (n,), for so many steps; in other words where rng is given."""
-        memory, index = sim.memory, index.to(sim.device)
-        memory["command"] = memory["command"].index_copy(0, env_ids, sim.constants["command_values"][index])
-        memory["command_index"] = memory["command_index"].index_copy(0, env_ids, index)
-        memory["command_steps_left"] = memory["command_steps_left"].index_fill(0, env_ids, steps)
-        if rng is not None:
-            wording = torch.randint(WORDINGS, (len(env_ids),), generator=rng, device=rng.device).to(sim.device)
-            memory["command_wording"] = memory["command_wording"].index_copy(0, env_ids, wording)
+        """Worlds env_ids (n,) whose command is due (n,) bool are told drawn (n,) in other words, the rest index (n,) as
+        before. By a mask, so that nobody has to know which were due."""
+        left, wording = sim.memory["command_steps_left"][env_ids], sim.memory["command_wording"][env_ids]
+        words = torch.randint(WORDINGS, due.shape, generator=rng, device=rng.device).to(sim.device)
+        steps = torch.where(due, self._command_steps(), left)
+        self._command(sim, env_ids, torch.where(due, drawn, index), steps, torch.where(due, words, wording))
+
+    def _command(
+        self, sim: Simulation, env_ids: Tensor, index: Tensor, steps: Tensor, wording: Tensor | None = None
+    ) -> None:
+        """Tell worlds env_ids (n,) commands index (n,), for so many steps (n,); in other words if given."""
+        told = {
+            "command": sim.constants["command_values"][index],
+            "command_index": index,
+            "command_steps_left": steps,
+            "command_wording": wording,
+        }
+        for name, rows in told.items():
+            if rows is not None:
+                sim.memory[name] = sim.memory[name].index_copy(0, env_ids, rows)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from tasks.commanded import CommandedTask
-from tasks.math import quat_from_axis_angle, quat_to_matrix, uniform
+from tasks.math import constant, quat_from_axis_angle, quat_to_matrix, uniform
 from tasks.signals import Signal, Signals
 from tasks.sim import Simulation, SimulationState
 
-WORLD_UP = torch.tensor([0.0, 0.0, 1.0])
+WORLD_UP = (0.0, 0.0, 1.0)
 WALKING_SIGNALS = (
     Signal("command_velocity", 2, "m/s", "heading", "command", "horizontal velocity asked for: forward, to the left"),
     Signal("command_yaw_rate", 1, "rad/s", "heading", "command", "rate of turning asked for; positive is to the left"),
@@ -38,7 +38,7 @@ class WalkingTask(CommandedTask):
         super().reset(sim, env_ids, rng)
         qpos, qvel = sim.qpos[env_ids], sim.qvel[env_ids]
         heading = uniform((len(env_ids),), -torch.pi, torch.pi, rng).to(sim.device)
-        qpos[:, 3:7] = quat_from_axis_angle(WORLD_UP.to(sim.device), heading)
+        qpos[:, 3:7] = quat_from_axis_angle(constant(WORLD_UP, sim.device), heading)
         sim.set_state(env_ids, qpos, qvel)
 
     def signals(self, sim: SimulationState) -> Signals:

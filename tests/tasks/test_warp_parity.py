@@ -7,6 +7,7 @@ rotors, sensors of two stages, pyramidal and elliptic contacts, limits, explicit
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
@@ -71,6 +72,12 @@ TOLERANCES = {
     "shadow-pen-spin": Tolerance(Apart(1e-5, 5e-4), Apart(1e-4, 5e-3), Apart(2e-4, 5e-3), Apart(3e-2, 0.1), IMPACTS),
     "shadow-over": Tolerance(Apart(6e-7, 4e-5), Apart(0.5, 50.0), Apart(3e-5, 2e-3), Apart(0.2, 20.0), BOXES),
 }
+SAME_BODY = {
+    "ant-command": "ant-run", "ant-tour": "ant-run", "humanoid-command": "humanoid-run", "humanoid-tour": "humanoid-run",
+    "quadcopter-command": "quadcopter-hover", "quadcopter-tour": "quadcopter-hover",
+}  # fmt: skip
+"""Tasks with the model of another one, which then has the same tolerance."""
+TOLERANCES |= {name: dataclasses.replace(TOLERANCES[other], always=False) for name, other in SAME_BODY.items()}
 UNMEASURED = (
     "shadow-catch-underarm", "shadow-door-open-outward", "shadow-scissors", "shadow-bottle-cap", "shadow-block-stack",
 )  # fmt: skip
