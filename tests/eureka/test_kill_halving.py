@@ -67,14 +67,18 @@ def test_the_sweep_misses_a_rung_that_is_not_decided_at_once(driver, undisturbed
 
 
 def test_a_halving_killed_at_random_times_ends_as_if_undisturbed(driver, undisturbed_halving):
-    """Three searches, several kills each."""
+    """At least three searches and two kills; later kills come sooner where one came too late."""
     rng, landed = random.Random(13), 0
     whole_s = driver.order(Case(driver, "timed halving").orders(config=HALVING))[0]["wall_s"]
-    for number in range(3):
-        case, status = Case(driver, f"random halving {number}"), KILLED
+    for number in range(10):
+        case, status, before = Case(driver, f"random halving {number}"), KILLED, landed
         while status == KILLED:
             status = case.run(config=HALVING, after_s=rng.uniform(0.2, 0.9) * whole_s, signal=signal.SIGKILL)
             landed += status == KILLED
         assert status == 0
         assert different(undisturbed_halving, whole(case.folder)) == []
-    assert landed >= 2
+        if number >= 2 and landed >= 2:
+            return
+        if landed == before:  # the search that was timed was slower than this one
+            whole_s *= 0.7
+    pytest.fail(f"only {landed} kills landed in 10 searches")
