@@ -32,12 +32,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill import train_request
 from eureka.report import page_environment
+from eureka.search_config import CONFIG_FILE
+from rl import record
 from rl.record import write_atomic, write_json_atomic
 from tasks.errors import UserError, did_you_mean
 
 STATE, PAGE = "pipeline.json", "pipeline.html"
-RESUMABLE = {"search": "search.json", "train": "request.json", "distill": "request.json"}
+RESUMABLE = {"search": CONFIG_FILE, "train": record.REQUEST, "distill": train_request.REQUEST}
 """Command that takes `--resume FOLDER` -> the file that its folder has from the start."""
 COMMANDS = ("search", "train", "distill", "act")
 DONE_CODES = {"act": (0, 1)}

@@ -116,7 +116,7 @@ def confine_worker(requests: Sequence[TrainRequest], folders: Sequence[Path]) ->
         readable=_files_of(request.task),
         writable=[folder.resolve() for folder in folders],
         programs=compiles or any(each.video for each in requests),
-        gpu=request.device.startswith("cuda"),
+        gpu=request.device.startswith("cuda") or request.backend == "warp",  # its kernels are kept in the home
     )
 
 

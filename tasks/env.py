@@ -264,6 +264,18 @@ def check_backend(backend: str) -> None:
         raise UserError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}")
 
 
+def require_backend(backend: str, device: str) -> None:
+    """Raises UserError where worlds cannot be simulated so on this machine, before anything is made for them."""
+    check_backend(backend)
+    if backend != "warp":
+        return
+    missing = [name for name in ("warp", "mujoco_warp") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"the warp backend needs {' and '.join(missing)}, not installed here: {INSTALL_WARP}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"torch finds no CUDA device for '{device}'; see `eureka doctor`, or use --backend native.")
+
+
 def default_device(task: Task, backend: str) -> str:
     """torch device of the worlds where none is asked for."""
     return "cuda" if backend == "warp" else task.default_device()
@@ -281,9 +293,7 @@ def _native_simulation(task: Task, num_envs: int, num_threads: int, device: str)
 
 
 def _warp_simulation(task: Task, num_envs: int, num_threads: int, device: str) -> Simulation:
-    missing = [name for name in ("warp", "mujoco_warp") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"the warp backend needs {' and '.join(missing)}, not installed here: {INSTALL_WARP}")
+    require_backend("warp", device)
     from tasks.sim_warp import WarpSimulation
     from tasks.warp_room import Room, measure_room
 

@@ -31,6 +31,7 @@ from eureka.search import SearchResult, run_search
 from eureka.search_config import CONFIG_FILE, DATABASE, Halving, SearchConfig, load_config, start_folder
 from eureka.training import MachineAtFault
 from tasks import registry
+from tasks.env import require_backend
 from tasks.errors import UserError
 
 _OF_THE_MACHINE = ("executor", "slots", "no_progress_s", "memory_gb")
@@ -105,7 +106,6 @@ class Search:
 
     def run(self) -> int:
         """Search, and print what was found."""
-        self._check_place(self.population)
         memory = None if self.memory_gb is None else round(self.memory_gb * 2**30)
         # Limits that cannot work are refused before a folder is made for the search.
         wanted = Wanted(self.executor, self.slots, self.no_progress_s, memory)
@@ -118,7 +118,6 @@ class Search:
             folder, config, designer = self._go_on(self.resume, say)
         task = registry.make(config.task)
         config.training()  # a setting that cannot work is refused before anything is asked for
-        self._check_place(config.population)
         terminal = Console(stderr=True).is_terminal
         listener = (LiveListener if terminal else ProgressListener)(config, task.fitness_unit)
         try:
@@ -145,8 +144,11 @@ class Search:
         _print(result, task.fitness_unit)
         return 0 if result.best is not None else 1
 
-    def _check_place(self, population: bool) -> None:
-        if population and self.executor != "local":
+    def _check_place(self, config: SearchConfig) -> None:
+        """Refuse what cannot train here, before anything is asked for. Other machines have other devices."""
+        if self.executor == "local":
+            require_backend(**config.simulated)
+        elif config.population:
             raise UserError(f"--population trains in processes of this machine, not with --executor {self.executor}.")
 
     def _begin(self, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
@@ -203,6 +205,7 @@ class Search:
 
     def _start(self, config: SearchConfig, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         config.training()
+        self._check_place(config)
         task_name = registry.make(config.task).name
         designer = create(self.designer, search_dir=self.out or Path("runs"), say=say, task_name=task_name)
         if designer.name != "manual":  # whose check makes its folder
@@ -217,6 +220,7 @@ class Search:
     def _go_on(self, folder: Path, say: Callable[[str], None]) -> tuple[Path, SearchConfig, Designer]:
         """A search that was stopped. Its settings stand; the way to the designer (key, endpoint, budget) may be new."""
         config = load_config(folder)
+        self._check_place(config)
         check_writable(folder)  # before the designer is tried
         free = (*_OF_THE_MACHINE, "resume", "designer", "require_sandbox")
         fixed = {f.name: f.default for f in dataclasses.fields(self) if f.name not in free}

@@ -81,6 +81,10 @@ class Train:
                 result = train(
                     request, run_dir, on_iteration=bar.update, on_damaged=say, resume=self.resume is not None
                 )
+        except UserError:
+            if self.resume is None:
+                _forget(run_dir)
+            raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with eureka train --resume {run_dir}") from None
         except OSError as error:
@@ -194,6 +198,13 @@ class _Bar:
             self.progress.update(self.bar, completed=metrics["iteration"], description=text)
         elif self.shown and metrics["iteration"] % max(1, self.total // 10) == 0:
             self.console.print(f"iteration {metrics['iteration']}/{self.total}  {text}")
+
+
+def _forget(run_dir: Path) -> None:
+    """Take back the request of a training that was refused before it began, so that its folder can be used again."""
+    if [path.name for path in run_dir.iterdir()] == [REQUEST]:
+        (run_dir / REQUEST).unlink()
+        run_dir.rmdir()
 
 
 def _free_folder(task_name: str) -> Path:

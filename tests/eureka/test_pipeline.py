@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from eureka.pipeline import read_pipeline, run_pipeline
+from eureka.cli import main
+from eureka.pipeline import RESUMABLE, STATE, read_pipeline, run_pipeline
 from tasks.errors import UserError
+from tests.distill.students import COMMANDS
 
 FILE = """
 [[stage]]
@@ -39,8 +41,8 @@ class Commands:
         self.called.append(words)
         place = Path(words[words.index("--out" if "--out" in words else "--resume") + 1])
         place.mkdir(parents=True, exist_ok=True)
-        if words[0] in ("train", "distill"):
-            (place / "request.json").write_text("{}")
+        if words[0] in RESUMABLE:
+            (place / RESUMABLE[words[0]]).write_text("{}")
         end = self.codes.get(place.name, 0)
         if isinstance(end, BaseException):
             raise end
@@ -134,3 +136,59 @@ def test_a_wrong_file_is_one_line_that_names_the_stage(tmp_path, old, new, said)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="cannot read the pipeline"):
         read_pipeline(tmp_path / "none.toml")
+
+
+REWARD = """
+def compute_reward(mass_velocity: Tensor, command: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    error_l2 = -torch.square(mass_velocity - command)[:, 0]
+    return error_l2, {"error_l2": error_l2}
+"""
+TRUE_PATH = f"""
+[[stage]]
+name = "expert"
+command = "train"
+args = ["{COMMANDS}", "--reward", "reward.py", "--iterations", 2, "--num-envs", 8, "--set", "eval_episodes=2", "--threads", 1]
+
+[[stage]]
+name = "student"
+command = "distill"
+args = ["{{expert}}", "--preset", "toy", "--steps", 8, "--rounds", 1, "--set", "episodes=2", "--set", "round_episodes=2",
+        "--set", "batch_size=8", "--set", "save_steps=2", "--threads", 1, "--evaluate", 0]
+
+[[stage]]
+name = "told"
+command = "act"
+args = ["--task", "{COMMANDS}", "--policy", "{{student}}", "--planner", "script", "--script", "words.txt", "--speed", 0]
+"""
+
+
+def test_the_commands_themselves_from_reward_to_words(tmp_path, monkeypatch, capsys):
+    """A training, a distillation of it that is cut off and goes on, and its student told by a script."""
+    monkeypatch.chdir(tmp_path)
+    Path("reward.py").write_text(REWARD)
+    Path("words.txt").write_text("0.3 go right\n0.3 go left\n")
+    Path("p.toml").write_text(TRUE_PATH)
+    words = ["pipeline", "p.toml", "--out", "out"]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("distill.train.Distillation._finish", interrupted)
+        assert main(words) == 130, capsys.readouterr().err
+    begun = {path.name: path.stat().st_mtime_ns for path in Path("out/student").iterdir()}
+    assert RESUMABLE["distill"] in begun and any(name.startswith("state_") for name in begun)
+    assert (Path("out/expert") / RESUMABLE["train"]).is_file()
+
+    assert main(words) == 0, capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "expert: done before" in err and "eureka distill --resume" in err
+    assert Path("out/student/distill.json").stat().st_mtime_ns == begun["distill.json"]
+    assert not Path("out/student.1").exists(), "what was learnt already is learnt again"
+    assert all(row["done"] for row in json.loads(Path("out", STATE).read_text())["stages"].values())
+    page = Path("out/pipeline.html").read_text()
+    assert page.count(">done<") == 3 and 'href="told/page.html"' in page
+    events = [json.loads(line) for line in Path("out/told/tour_000/events.jsonl").read_text().splitlines()]
+    assert [event["instruction"] for event in events if event["kind"] == "told"][:2] == ["go right", "go left"]
+
+
+def interrupted(*_: object) -> None:
+    """Ctrl-C."""
+    raise KeyboardInterrupt

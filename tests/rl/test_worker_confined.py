@@ -115,6 +115,16 @@ def test_a_video_is_made_under_confinement(make_request, graph, run_dir):
     assert (run_dir / "video.mp4").stat().st_size > 1000
 
 
+def test_worlds_on_warp_are_simulated_under_confinement(make_request, graph, run_dir):
+    """It compiles kernels into the home, and loads those that are there."""
+    pytest.importorskip("mujoco_warp", reason="needs the extra gpu: pip install 'eureka-skills[gpu]'")
+    request = make_request({"iterations": 1}, backend="warp", device="cpu", reward_graph=graph)
+    write_request(request, run_dir)
+    done = start(run_dir, "-m", "rl.worker", HOME=str(Path.home()), **{REQUIRE_VARIABLE: "1"})
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run_dir / RESULT).read_text())["status"] == "ok"
+
+
 def test_a_worker_that_cannot_be_confined_in_full_says_so_where_that_is_demanded(make_request, graph, run_dir):
     write_request(make_request({"iterations": 1}, reward_graph=graph), run_dir)
     done = start(run_dir, "-m", "rl.worker", OPENAI_API_KEY="k", **{REQUIRE_VARIABLE: "1"})

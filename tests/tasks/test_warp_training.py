@@ -48,9 +48,24 @@ def test_bad_words_are_refused_in_one_line(tmp_path, capsys):
         assert main(["train", "cartpole-balance", *TINY, *words, "--out", str(tmp_path / words[-1])]) != 0
         err = capsys.readouterr().err
         assert line in err and "Traceback" not in err
+        assert not (tmp_path / words[-1]).exists(), "a request that was refused is in the way of the next"
     if not torch.cuda.is_available():
         words = ["train", "cartpole-balance", *TINY, "--backend", "warp", "--out", str(tmp_path / "gpu")]
         assert main(words) != 0 and "finds no CUDA device" in capsys.readouterr().err
+        assert not (tmp_path / "gpu").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("more", [[], ["--population"]])
+def test_a_search_without_its_device_asks_for_nothing(more, tmp_path, capsys):
+    """Not one reply is paid for, and no folder is made."""
+    out = tmp_path / "search"
+    small = ["-k", "1", "-n", "1", "--final-seeds", "0", "--iterations", "1", "--num-envs", "8", "--no-video"]
+    words = ["search", "cartpole-balance", "--designer", "evolution", *small, "--backend", "warp", *more]
+    assert main([*words, "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert "torch finds no CUDA device for 'cuda'" in err and "Traceback" not in err
+    assert not out.exists()
 
 
 def test_lost_contacts_stand_in_the_metrics(tmp_path, monkeypatch, capsys):
