@@ -40,13 +40,14 @@ def test_a_training_hands_its_limit_on(make_request, tmp_path, monkeypatch, seco
 
 @pytest.mark.parametrize("seconds", [0.0, 20.0])
 def test_a_worker_may_start_programs_only_where_it_compiles(make_request, tmp_path, monkeypatch, seconds) -> None:
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"):
-        monkeypatch.setenv(name, "")  # put back afterwards
+    before = str(tmp_path / "before")  # torch reads it, and what it makes of an empty one it writes back
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")  # put back afterwards
     granted: dict[str, object] = {}
     monkeypatch.setattr(confine, "confine", lambda _, **grants: granted.update(grants))
     worker_common.confine_worker([make_request({"compile_reward_s": seconds})], [tmp_path])
     assert granted["programs"] is (seconds > 0)
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == (str(tmp_path / "compiled") if seconds else "")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == (str(tmp_path / "compiled") if seconds else before)
 
 
 @SLOW
